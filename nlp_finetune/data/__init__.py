@@ -1,0 +1,4 @@
+"""Reading, splitting, checking and batching data."""
+
+ROW = "row"
+"""Column of every data set: the 1-based number of the data row in its source file or split."""

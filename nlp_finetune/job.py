@@ -1,0 +1,74 @@
+"""The contract between what builds a run, what fits it and what saves it.
+
+An engine sees a `Job` and nothing else: no recipe, no task. Everything a `Job` holds is an ordinary
+object or callable, so either engine (or a test) can drive it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from torch.optim.lr_scheduler import LRScheduler
+    from torch.utils.data import Dataset
+    from transformers import TrainerCallback, TrainerState, TrainingArguments
+
+    from nlp_finetune.data.batching import BatchPlan
+
+Batch = dict[str, Any]
+Objective = Callable[["torch.nn.Module", Batch, "torch.Tensor"], tuple["torch.Tensor", Any]]
+"""`(model, micro batch, items in the whole optimizer step) -> (loss, outputs)`.
+
+The loss is the sum over the items of this micro batch divided by the item count of the whole
+optimizer step, over all micro batches and processes. Adding the losses of all micro batches and
+processes therefore gives the mean, whatever the cut.
+"""
+
+
+@dataclass
+class Job:
+    """Everything an engine needs to fit a model.
+
+    `batches` decides which rows make up which micro batch; `count_items` counts what the loss is
+    averaged over in one micro batch; `score` evaluates the model on the validation rows and returns
+    plain metrics; the two factories take the (possibly wrapped) model and the planned number of
+    optimizer steps.
+    """
+
+    model: torch.nn.Module
+    args: TrainingArguments
+    train: Dataset[Any]
+    collate: Callable[[Sequence[Mapping[str, Any]]], Batch]
+    batches: BatchPlan
+    objective: Objective
+    count_items: Callable[[Batch], int]
+    score: Callable[[torch.nn.Module], dict[str, float]]
+    make_optimizer: Callable[[torch.nn.Module], torch.optim.Optimizer]
+    make_scheduler: Callable[[torch.optim.Optimizer, int], LRScheduler]
+    callbacks: list[TrainerCallback] = field(default_factory=list)
+    processor: Any = None
+    resume_from: str | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What an engine gives back: the trained model, unwrapped, and where training ended."""
+
+    model: torch.nn.Module
+    state: TrainerState
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `train` gives back.
+
+    `metrics` is the content of `metrics.json`; `already_finished` is true when the folder held the
+    same run, complete, and nothing was done.
+    """
+
+    output_dir: str
+    metrics: dict[str, Any]
+    already_finished: bool = False

@@ -1,0 +1,1 @@
+"""Metrics, confidence intervals and baselines, computed without any network."""

@@ -1,0 +1,172 @@
+"""The contract of a task: the only thing that knows what kind of problem this is.
+
+One file in this folder is one task, found by its name; the file defines a class called `Task`. It
+imports torch and transformers inside functions only, so that a recipe is checked whole, options of
+the task included, without them.
+
+The life of a task in a training run:
+
+    task = Task(options)
+    rows = task.prepare(splits, say)         raw columns -> canonical rows; learns labels, problem kind
+    processor = task.processor(checkpoint)   tokenizer or image processor
+    model = task.model(checkpoint, ...)      pretrained backbone and head for what `prepare` learned
+    encoded = task.encode(batch, processor)  canonical rows -> model inputs, through `datasets.map`
+    batch = task.collator(processor)(rows)   model inputs -> one padded batch
+    loss, outputs = task.objective(...)      sum over items / items of the optimizer step
+    arrays = task.predictions(outputs, batch)
+    metrics = task.metrics(predictions, rows)
+    answers = task.decode(predictions, rows)
+
+and in inference: `task.restore(facts)` in place of learning from `prepare`, then `task.inputs`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from datasets import Dataset
+
+Say = Callable[[str], None]
+"""Takes one line that tells the user what was decided and why."""
+
+class TaskOptions(BaseModel):
+    """Options common to all tasks; a task adds its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+
+
+class BaseTask(ABC):
+    """What every task offers. Subclasses are called `Task` and live in one file each."""
+
+    Options: ClassVar[type[TaskOptions]]
+    metric: str
+    """Default of `train.metric`: the plain name of the metric that picks the best checkpoint."""
+    couples_rows: ClassVar[str | None] = None
+    """Why results depend on the cut into micro batches (in-batch negatives, say); None if they do not."""
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    # -- data ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def prepare(self, splits: Mapping[str, Dataset], say: Say) -> dict[str, Dataset]:
+        """Find the columns, learn labels and problem kind from `train`, return canonical rows.
+
+        Every returned split keeps the `row` column. Raises `InputError` naming split, row and column.
+        """
+
+    @abstractmethod
+    def inputs(self, data: Dataset, *, labelled: bool) -> Dataset:
+        """Canonical rows of new data for a restored task; with `labelled`, labels are required."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """What `prepare` learned, as plain JSON, saved with the model."""
+
+    @abstractmethod
+    def restore(self, facts: Mapping[str, Any]) -> None:
+        """Take back what `facts` returned."""
+
+    @abstractmethod
+    def row_text(self, row: Mapping[str, Any]) -> str:
+        """Text that identifies a canonical row, for duplicate and leakage checks."""
+
+    @abstractmethod
+    def row_label(self, row: Mapping[str, Any]) -> str | None:
+        """Label of a canonical row in readable form, for balance, conflicts and stratified splits.
+
+        None where labels are not classes.
+        """
+
+    # -- model --------------------------------------------------------------------------------
+
+    auto_class: ClassVar[str]
+    """Name of the transformers Auto class whose models fit this task."""
+
+    @abstractmethod
+    def config_overrides(self) -> dict[str, Any]:
+        """Model configuration that the data decide: `num_labels`, `id2label`, `problem_type`, ..."""
+
+    @abstractmethod
+    def encode(self, rows: Mapping[str, list[Any]], processor: Any) -> dict[str, list[Any]]:
+        """Canonical rows (a batch, column-wise) to model inputs, with `row` and `length` (tokens).
+
+        May return more rows than it was given (windows); `row` then says whose they are.
+        """
+
+    @abstractmethod
+    def token_lengths(self, rows: Mapping[str, list[Any]], processor: Any) -> list[int]:
+        """Length in tokens of each canonical row before anything is cut."""
+
+    @abstractmethod
+    def collator(self, processor: Any) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]:
+        """Function from encoded rows to one padded batch of tensors."""
+
+    # -- learning -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def losses(self) -> tuple[str, ...]:
+        """Names of the losses that fit what `prepare` learned, the default first."""
+
+    @abstractmethod
+    def objective(self, loss: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, Any]]:
+        """Build `(model, batch, num_items) -> (loss, outputs)` from a loss of `learning.losses`."""
+
+    @abstractmethod
+    def count_items(self, batch: Mapping[str, Any]) -> int:
+        """Number of items that the loss of this micro batch sums over."""
+
+    # -- results ------------------------------------------------------------------------------
+
+    @abstractmethod
+    def predictions(self, outputs: Any, batch: Mapping[str, Any]) -> list[Any]:
+        """One small picklable prediction per row of the batch (numpy, never whole logits of text)."""
+
+    @abstractmethod
+    def metrics(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, float]:
+        """Plain-named metrics of predictions, in the order of the canonical rows."""
+
+    def resampled_metric(
+        self, name: str, predictions: Sequence[Any], rows: Dataset
+    ) -> Callable[[np.ndarray], float]:
+        """Function from row positions to the metric of those rows, for bootstrap intervals."""
+        return lambda positions: self.metrics(
+            [predictions[i] for i in positions], rows.select(positions)
+        )[name]
+
+    def baselines(self, train: Dataset, rows: Dataset) -> dict[str, dict[str, float]]:
+        """Metrics of simple rivals trained on `train`, by their name; none by default."""
+        return {}
+
+    @abstractmethod
+    def decode(self, predictions: Sequence[Any], rows: Dataset) -> list[dict[str, Any]]:
+        """One JSON object a row, in the words of the user's data."""
+
+    @abstractmethod
+    def example(self) -> dict[str, Any]:
+        """A raw data row that this task takes, for documentation and tests."""
+
+
+def names() -> list[str]:
+    """Names of all tasks: the files of this folder, this one apart."""
+    import nlp_finetune.tasks as folder
+
+    return sorted(m.name for m in pkgutil.iter_modules(folder.__path__) if m.name != "base")
+
+
+def find(name: str) -> type[BaseTask]:
+    """Class of the task called `name`; the caller has checked that it is one of `names()`."""
+    task: type[BaseTask] = importlib.import_module(f"nlp_finetune.tasks.{name}").Task
+    return task
