@@ -101,9 +101,10 @@ class BaseTask(ABC):
 
     @abstractmethod
     def encode(self, rows: Mapping[str, list[Any]], processor: Any) -> dict[str, list[Any]]:
-        """Canonical rows (a batch, column-wise) to model inputs, with `row` and `length` (tokens).
+        """Canonical rows (a batch, column-wise) to model inputs, with `length` (tokens) and `source`.
 
-        May return more rows than it was given (windows); `row` then says whose they are.
+        May return more rows than it was given (windows): `source` holds, for each output, the position
+        in the batch of the row it comes from.
         """
 
     @abstractmethod
@@ -133,6 +134,13 @@ class BaseTask(ABC):
     @abstractmethod
     def predictions(self, outputs: Any, batch: Mapping[str, Any]) -> list[Any]:
         """One small picklable prediction per row of the batch (numpy, never whole logits of text)."""
+
+    def merge(self, windows: list[Any]) -> Any:
+        """One prediction from those of a row's windows, in order; the first by default."""
+        return windows[0]
+
+    def tune(self, predictions: Sequence[Any], rows: Dataset) -> None:  # noqa: B027  optional
+        """Learn decision thresholds from validation predictions; nothing by default."""
 
     @abstractmethod
     def metrics(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, float]:

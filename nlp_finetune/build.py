@@ -1,0 +1,284 @@
+"""Recipe -> Job: the one page where parts meet.
+
+    prepare(recipe)  ->  Prepared   data read, columns found, split, tokenized; no weights yet
+    build(prepared)  ->  Built      model loaded, and everything an engine needs around it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nlp_finetune import inference
+from nlp_finetune.arguments import check_extra, training_arguments
+from nlp_finetune.data import sources, splits
+from nlp_finetune.data.batching import BatchPlan, planned_steps
+from nlp_finetune.errors import InputError
+from nlp_finetune.job import Job
+from nlp_finetune.learning.flow import EarlyStopping, FiniteLoss, Flow, RankSeed, StopOnRequest
+from nlp_finetune.learning.losses import build_loss
+from nlp_finetune.learning.micro_batch import choose_micro_batches, freeze_unused
+from nlp_finetune.learning.optimizers import make_optimizer, make_scheduler
+from nlp_finetune.learning.precision import choose_precision
+from nlp_finetune.models import checkpoint as checkpoints
+from nlp_finetune.models.loading import load_config, load_model
+from nlp_finetune.models.tokenizer import load_tokenizer
+from nlp_finetune.recipe import Recipe
+from nlp_finetune.runs.folder import RunFolder
+from nlp_finetune.runs.recording import BestWeights, Checkpoints, History, Progress, Stopwatch
+from nlp_finetune.runtime import Runtime, StopRequest, say
+from nlp_finetune.tasks import base
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PretrainedConfig
+
+_PREPROCESSING = 1
+"""Version of tokenization; part of the cache's name, so raise it when `encode` of any task changes."""
+_LOWER_IS_BETTER = {"loss", "rmse", "mae", "perplexity"}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data and tokenizer of a run: all that can be known before weights are loaded."""
+
+    recipe: Recipe
+    task: base.BaseTask
+    checkpoint: checkpoints.Checkpoint
+    config: PretrainedConfig
+    processor: Any
+    loaded: sources.Loaded
+    rows: dict[str, Dataset]
+    encoded: dict[str, Dataset]
+
+    @property
+    def metric(self) -> str:
+        """Metric that picks the best checkpoint."""
+        return self.task.metric if self.recipe.train.metric == "auto" else self.recipe.train.metric
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of one optimizer step: the recipe's, or all rows where there are fewer."""
+        return min(self.recipe.train.batch_size, len(self.encoded["train"]))
+
+    @property
+    def steps(self) -> int:
+        """Planned optimizer steps."""
+        train = self.recipe.train
+        rows = len(self.encoded["train"])
+        return planned_steps(rows=rows, batch_size=self.batch_size, epochs=train.epochs, max_steps=train.max_steps)
+
+
+def prepare(recipe: Recipe, runtime: Runtime, *, tell: Callable[[str], None] = say) -> Prepared:
+    """Read and check everything that needs no weights; raises `InputError` for what is wrong."""
+    check_extra(recipe)
+    checkpoint = checkpoints.resolve(recipe.model.checkpoint, revision=recipe.model.revision)
+    task = base.find(recipe.task.name)(recipe.task)
+    with runtime.main_first():
+        loaded = _load_data(recipe)
+    for note in loaded.notes:
+        tell(note)
+    rows = _split(recipe, task.prepare(loaded.splits, tell), task, tell)
+    _check_choices(recipe, task)
+    config = load_config(checkpoint, overrides=task.config_overrides(), edits=recipe.model.config)
+    processor = load_tokenizer(
+        checkpoint,
+        tokenizer=recipe.model.tokenizer,
+        texts=lambda: (task.row_text(row) for row in rows["train"]),
+        config=config,
+    )
+    with runtime.main_first():
+        encoded = {
+            name: inference.encode(task, data, processor, cache_file=_cache_file(loaded, name, data, task, processor))
+            for name, data in rows.items()
+        }
+    if recipe.train.batch_size > len(encoded["train"]):
+        tell(f"train.batch_size {recipe.train.batch_size} exceeds the data: {len(encoded['train'])} rows a step")
+    return Prepared(recipe, task, checkpoint, config, processor, loaded, rows, encoded)
+
+
+def _load_data(recipe: Recipe) -> sources.Loaded:
+    data = recipe.data
+    return sources.load(
+        source=data.source,
+        train=data.train,
+        validation=data.validation,
+        test=data.test,
+        revision=data.revision,
+        config=data.config,
+        columns=data.columns,
+        delimiter=data.delimiter,
+        quoting=data.quoting,
+        encoding=data.encoding,
+    )
+
+
+def _split(
+    recipe: Recipe, rows: dict[str, Dataset], task: base.BaseTask, tell: Callable[[str], None]
+) -> dict[str, Dataset]:
+    """Hold out a validation set where the data have none; take `data.limit` training rows."""
+    data, seed = recipe.data, recipe.train.seed
+    if "validation" not in rows:
+        if len(rows["train"]) < 2:
+            raise InputError("one row of data is too few to train on and to validate with.")
+        train, held_out = splits.hold_out(
+            rows["train"], fraction=data.validation_fraction, seed=seed, stratum=task.row_label
+        )
+        rows = {**rows, "train": train, "validation": held_out}
+        tell(f"no validation split: {len(held_out)} of {len(train) + len(held_out)} training rows held out, stratified")
+    if data.limit is not None and data.limit < len(rows["train"]):
+        limited = splits.limit(rows["train"], count=data.limit, seed=seed, stratum=task.row_label)
+        tell(f"data.limit: {len(limited)} of {len(rows['train'])} training rows")
+        rows = {**rows, "train": limited}
+    if "test" not in rows:
+        tell("no test split: the scores below are of the validation rows, which also chose the best checkpoint")
+    return rows
+
+
+def _check_choices(recipe: Recipe, task: base.BaseTask) -> None:
+    """What only the data can tell: does the loss fit the problem?"""
+    fitting = task.losses()
+    if recipe.loss.name not in ("auto", *fitting):
+        raise InputError(f"loss.name {recipe.loss.name} does not fit these labels; use {' or '.join(fitting)}.")
+
+
+def _cache_file(
+    loaded: sources.Loaded, split: str, rows: Dataset, task: base.BaseTask, processor: Any
+) -> Path:
+    """Where the tokenized split is cached: named by data, tokenizer and preprocessing version."""
+    import datasets
+
+    tokenizer = processor.backend_tokenizer
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    key = [
+        _PREPROCESSING, loaded.fingerprint, split, task.options.model_dump(), task.facts(), list(rows["row"]),
+        tokenizer.to_str(), type(processor).__name__,
+    ]  # fmt: skip
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    return Path(datasets.config.HF_DATASETS_CACHE) / "nlp_finetune" / f"{digest}.arrow"
+
+
+@dataclass(frozen=True)
+class Built:
+    """A job and what its results are made from."""
+
+    job: Job
+    stopwatch: Stopwatch
+    flow: Flow
+    stateful: list[Any]
+    precision: str
+
+
+def build(prepared: Prepared, folder: RunFolder, runtime: Runtime, stop: StopRequest) -> Built:
+    """Load the model and put together everything an engine needs, in order."""
+    recipe, task, processor = prepared.recipe, prepared.task, prepared.processor
+    train, optim = recipe.train, recipe.optim
+    model = load_model(
+        prepared.checkpoint,
+        auto_class=task.auto_class,
+        config=prepared.config,
+        tokenizer=processor,
+        head_init=recipe.model.head_init,
+        dropout=recipe.model.dropout,
+        activation=recipe.model.activation,
+        seed=train.seed,
+        say=say,
+    )
+    collate = task.collator(processor)
+    loss_name = task.losses()[0] if recipe.loss.name == "auto" else recipe.loss.name
+    loss = build_loss(loss_name, label_smoothing=recipe.loss.label_smoothing, gamma=recipe.loss.gamma)
+    objective = task.objective(loss)
+    encoded = prepared.encoded["train"]
+    lengths = list(encoded["length"])
+    precision = choose_precision(train.precision, runtime.device, say)
+    micro_batches = choose_micro_batches(
+        train.micro_batch_size, model, lengths, batch_size=prepared.batch_size, runtime=runtime, precision=precision,
+        collate=collate, rows=encoded, objective=objective, say=say,
+    )  # fmt: skip
+    if runtime.processes > 1:
+        freeze_unused(model, collate([encoded[0], encoded[len(encoded) - 1]]), objective, runtime.device, say)
+    plan = BatchPlan(
+        lengths, prepared.batch_size, prepared.steps, train.seed,
+        processes=runtime.processes, micro_batches=micro_batches, bucket=train.bucket,
+    )  # fmt: skip
+    flow, stopwatch, stateful, callbacks = _callbacks(prepared, plan, folder, runtime, stop)
+    job = Job(
+        model=model,
+        args=training_arguments(
+            recipe,
+            output_dir=folder.path,
+            steps=plan.steps,
+            micro_batch_size=-(-plan.batch_size // (micro_batches * runtime.processes)),
+            micro_batches=micro_batches,
+            precision=precision,
+        ),
+        train=encoded,
+        collate=collate,
+        batches=plan,
+        objective=objective,
+        count_items=task.count_items,
+        score=partial(_score, prepared, objective=objective, runtime=runtime),
+        make_optimizer=partial(
+            make_optimizer, name=optim.name, learning_rate=optim.learning_rate, weight_decay=optim.weight_decay,
+            momentum=optim.momentum, betas=(optim.beta1, optim.beta2), eps=optim.epsilon,
+        ),
+        make_scheduler=partial(make_scheduler, name=optim.schedule, warmup=optim.warmup),
+        callbacks=callbacks,
+        processor=processor,
+    )  # fmt: skip
+    return Built(job, stopwatch, flow, stateful, precision)
+
+
+def eval_batch_size(recipe: Recipe) -> int:
+    """Rows of one evaluation batch."""
+    return 64 if recipe.train.eval_batch_size == "auto" else recipe.train.eval_batch_size
+
+
+def _score(prepared: Prepared, model: Any, *, objective: Any, runtime: Runtime) -> dict[str, float]:
+    """Metrics of the model on the validation rows."""
+    task, rows = prepared.task, prepared.rows["validation"]
+    loaded = inference.Model(task, model, prepared.processor, runtime, eval_batch_size(prepared.recipe))
+    output = loaded.run(rows, encoded=prepared.encoded["validation"], objective=objective)
+    return {"loss": output.loss or 0.0, **task.metrics(output.predictions, rows)}
+
+
+def _callbacks(
+    prepared: Prepared, plan: BatchPlan, folder: RunFolder, runtime: Runtime, stop: StopRequest
+) -> tuple[Flow, Stopwatch, list[Any], list[Any]]:
+    """Callbacks in the order in which they act on an event; some run on the main process only."""
+    train = prepared.recipe.train
+    flow = Flow(plan, log_every=train.log_every, eval_every=train.eval_every, save_every=train.save_every)
+    stopwatch = Stopwatch()
+    requested = StopOnRequest(
+        requested=lambda: stop.signal_name is not None,
+        agree=lambda asked: any(runtime.gather(asked)),
+        flow=flow,
+    )
+    best = BestWeights(
+        folder.checkpoints,
+        metric=prepared.metric,
+        greater_is_better=prepared.metric not in _LOWER_IS_BETTER,
+        runtime=runtime,
+        delete_former=train.save_every is None,
+    )
+    stateful: list[Any] = [stopwatch]
+    seed = RankSeed(train.seed, rank=runtime.rank)
+    callbacks: list[Any] = [flow, seed, stopwatch, requested, FiniteLoss(), best]
+    if train.patience is not None:
+        early = EarlyStopping(patience=train.patience, say=say)
+        stateful.append(early)
+        callbacks.append(early)
+    if runtime.is_main:
+        callbacks += [History(folder.history), Progress(say, metric=prepared.metric)]
+    callbacks.append(
+        Checkpoints(
+            folder.checkpoints, clock=flow, stateful=stateful, keep=train.save_total, runtime=runtime, watch=stopwatch
+        )
+    )
+    return flow, stopwatch, stateful, callbacks

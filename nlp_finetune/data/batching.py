@@ -1,0 +1,158 @@
+"""The plan of batches: which rows make up which micro batch of which optimizer step.
+
+The plan is ours and the same everywhere: for one seed, every engine, every number of processes and
+every micro batch size sees the same rows in the same optimizer step.
+
+    epoch order      a seeded permutation, bucketed by length: shuffled, cut into pools, each pool
+                     sorted by length, cut into batches, and the batches shuffled
+    global batch     exactly `batch_size` rows; rows left at the end of an epoch open the next, so the
+                     epochs form one stream
+    micro batches    each global batch, sorted by length, is dealt into `accumulation x processes`
+                     pieces whose sizes differ by at most one row
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+_POOL_BATCHES = 50
+"""Batches in a pool that is sorted by length: long enough to save padding, short enough to keep chance."""
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """Rows of every micro batch, computed on demand.
+
+    `lengths` holds one length (tokens) a row; `micro_batches` is the number of micro batches that one
+    process runs in one optimizer step (gradient accumulation). `steps` optimizer steps are planned.
+    """
+
+    lengths: Sequence[int]
+    batch_size: int
+    steps: int
+    seed: int
+    processes: int = 1
+    micro_batches: int = 1
+    bucket: bool = True
+    _epochs: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.batch_size > len(self.lengths):
+            raise ValueError(f"batch_size {self.batch_size} exceeds the {len(self.lengths)} rows")
+        if self.processes * self.micro_batches > self.batch_size:
+            raise ValueError(f"{self.processes} processes x {self.micro_batches} micro batches exceed the batch")
+
+    @property
+    def rows(self) -> int:
+        """Rows in one epoch."""
+        return len(self.lengths)
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Optimizer steps in one epoch; a fraction where the batch size does not divide the rows."""
+        return self.rows / self.batch_size
+
+    def epoch_at(self, step: int) -> float:
+        """Epochs completed after `step` optimizer steps."""
+        return step * self.batch_size / self.rows
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether the epoch's last row is seen in the optimizer step that makes it `step` steps."""
+        return math.floor(self.epoch_at(step)) > math.floor(self.epoch_at(step - 1))
+
+    def epoch_order(self, epoch: int) -> np.ndarray:
+        """Row positions of one epoch in the order in which they are seen."""
+        if epoch not in self._epochs:
+            self._epochs.clear()  # one stream, read forwards: only the newest epochs are needed
+            for number in (epoch, epoch + 1):
+                self._epochs[number] = self._shuffled(number)
+        return self._epochs[epoch]
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        random = np.random.default_rng([self.seed, epoch])
+        order = random.permutation(self.rows)
+        if not self.bucket:
+            return order
+        lengths = np.asarray(self.lengths)
+        pool = self.batch_size * _POOL_BATCHES
+        batches: list[np.ndarray] = []
+        for start in range(0, self.rows, pool):
+            rows = order[start : start + pool]
+            rows = rows[np.argsort(lengths[rows], kind="stable")]
+            batches += [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
+        # A short batch anywhere but at the end would shift all later cuts through the buckets.
+        short = [b for b in batches if len(b) < self.batch_size]
+        full = [b for b in batches if len(b) == self.batch_size]
+        shuffled = [full[i] for i in random.permutation(len(full))]
+        return np.concatenate([*shuffled, *short])
+
+    def global_batch(self, step: int) -> np.ndarray:
+        """Row positions of optimizer step `step` (0-based), `batch_size` of them."""
+        start = step * self.batch_size
+        parts = []
+        wanted = self.batch_size
+        while wanted:
+            epoch, offset = divmod(start, self.rows)
+            part = self.epoch_order(epoch)[offset : offset + wanted]
+            parts.append(part)
+            start += len(part)
+            wanted -= len(part)
+        return np.concatenate(parts)
+
+    def micro_batch_rows(self, step: int, process: int) -> list[np.ndarray]:
+        """Row positions of the micro batches of one process in one optimizer step."""
+        rows = self.global_batch(step)
+        if self.bucket:
+            rows = rows[np.argsort(np.asarray(self.lengths)[rows], kind="stable")]
+        pieces = np.array_split(rows, self.micro_batches * self.processes)
+        # Neighbouring pieces (of like length) go to different processes, so that none waits for another.
+        return pieces[process :: self.processes]
+
+    def sampler(self, process: int) -> ProcessBatches:
+        """All micro batches of one process, as a batch sampler for a `DataLoader`."""
+        return ProcessBatches(self, process)
+
+    def padding_fraction(self, steps: int) -> float:
+        """Share of padding among the tokens of the first `steps` steps; 0 where there are none."""
+        lengths = np.asarray(self.lengths)
+        real = padded = 0
+        for step in range(steps):
+            for process in range(self.processes):
+                for rows in self.micro_batch_rows(step, process):
+                    real += int(lengths[rows].sum())
+                    padded += int(lengths[rows].max()) * len(rows)
+        return 1 - real / padded if padded else 0.0
+
+
+@dataclass(frozen=True)
+class ProcessBatches:
+    """Batch sampler: the micro batches of one process, step after step."""
+
+    plan: BatchPlan
+    process: int
+
+    def __len__(self) -> int:
+        return self.plan.steps * self.plan.micro_batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.plan.steps):
+            for rows in self.plan.micro_batch_rows(step, self.process):
+                yield rows.tolist()
+
+
+def planned_steps(*, rows: int, batch_size: int, epochs: float, max_steps: int | None) -> int:
+    """Optimizer steps of a run: `max_steps` where given, else enough to see every row `epochs` times."""
+    return max_steps if max_steps is not None else max(1, math.ceil(epochs * rows / batch_size - 1e-9))
+
+
+def by_length(lengths: Sequence[int], batch_size: int) -> list[np.ndarray]:
+    """Row positions sorted by length, longest first, in batches: the order of evaluation.
+
+    The longest batch comes first, so that running out of memory shows at once.
+    """
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]

@@ -1,0 +1,82 @@
+"""The `trainer` engine: transformers.Trainer, told by a `Job` what to do.
+
+Only documented methods are overridden, each to call the Job. The Trainer sees the whole run as one
+epoch: the plan of batches decides where epochs end, and callbacks decide when to log, evaluate and save.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, Trainer
+
+from nlp_finetune.engines.loading import train_loader
+from nlp_finetune.job import Batch, Fitted, Job
+
+
+class JobTrainer(Trainer):  # type: ignore[misc]
+    """transformers.Trainer driven by a `Job`."""
+
+    # The objective divides by the items of the whole optimizer step, over accumulation and processes.
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        super().__init__(
+            model=job.model,
+            args=job.args,
+            data_collator=job.collate,
+            train_dataset=job.train,
+            processing_class=job.processor,
+            callbacks=job.callbacks,
+        )
+        self.remove_callback(PrinterCallback)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        return train_loader(self.job, process=self.args.process_index)
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            self.optimizer = self.job.make_optimizer(self.model if model is None else model)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        if self.lr_scheduler is None:
+            self.lr_scheduler = self.job.make_scheduler(optimizer or self.optimizer, num_training_steps)
+        return self.lr_scheduler
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], torch.Tensor]:
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        items = torch.tensor(sum(map(self.job.count_items, batches)), device=device)
+        return batches, self.accelerator.reduce(items, "sum")
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> Any:
+        loss, outputs = self.job.objective(model, inputs, num_items_in_batch)  # type: ignore[arg-type]
+        # Data-parallel wrappers average gradients over processes; the objective wants their sum.
+        loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        scores = self.job.score(self.model)
+        metrics = {f"eval_{name}": value for name, value in scores.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def fit(job: Job) -> Fitted:
+    """Train `job.model` with transformers.Trainer, from `job.resume_from` where that is set."""
+    trainer = JobTrainer(job)
+    trainer.train(resume_from_checkpoint=job.resume_from)
+    return Fitted(model=trainer.model, state=trainer.state)

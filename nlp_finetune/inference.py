@@ -1,0 +1,225 @@
+"""Inference: load a RUN, predict and score. Everything that evaluates or predicts calls this module.
+
+Rows run sorted by length, dealt batch by batch to N processes. Each row is in exactly one batch, the
+batches do not depend on N, and loss sums are weighted by items: 1, 2 or 3 processes give the same
+predictions and metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nlp_finetune.data.batching import by_length
+from nlp_finetune.errors import InputError
+from nlp_finetune.runs.folder import TASK_FILE, RunFolder, read_json
+from nlp_finetune.runtime import Runtime
+from nlp_finetune.tasks import base
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+
+    from nlp_finetune.job import Batch, Objective
+
+_BAR_FROM_BATCHES = 20
+"""Shorter passes show no progress bar."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """One prediction for each canonical row, and the mean loss over all items where labels are known."""
+
+    predictions: list[Any]
+    loss: float | None
+
+
+def encode(task: base.BaseTask, rows: Dataset, processor: Any, *, cache_file: Path | None = None) -> Dataset:
+    """Canonical rows to model inputs, through `datasets.map`.
+
+    The result has one row per window; its `source` column is the position of the canonical row. With
+    `cache_file` the result is read from there, or written there.
+    """
+
+    def encode_batch(batch: dict[str, list[Any]], positions: list[int]) -> dict[str, list[Any]]:
+        columns = task.encode(batch, processor)
+        columns["source"] = [positions[i] for i in columns["source"]]
+        return columns
+
+    if cache_file is not None:
+        cache_file.parent.mkdir(parents=True, exist_ok=True)
+    return rows.map(
+        encode_batch,
+        batched=True,
+        with_indices=True,
+        remove_columns=rows.column_names,
+        # The name of the cache file is the fingerprint: hashing tokenizer objects is slow and unstable.
+        new_fingerprint=cache_file.stem if cache_file is not None else "uncached",
+        cache_file_name=str(cache_file) if cache_file is not None else None,
+        load_from_cache_file=cache_file is not None,
+        keep_in_memory=cache_file is None,
+        desc="tokenize",
+    )
+
+
+def _take(encoded: Dataset, positions: Sequence[int]) -> list[dict[str, Any]]:
+    """Encoded rows at some positions; one read for all of them."""
+    columns = encoded[list(positions)]
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def run_model(
+    model: torch.nn.Module,
+    encoded: Dataset,
+    *,
+    rows: int,
+    collate: Callable[[Sequence[Mapping[str, Any]]], Batch],
+    predictions: Callable[[Any, Mapping[str, Any]], list[Any]],
+    merge: Callable[[list[Any]], Any],
+    objective: Objective | None,
+    count_items: Callable[[Batch], int],
+    batch_size: int,
+    runtime: Runtime,
+) -> Output:
+    """Run a model over encoded rows and gather one prediction per canonical row on every process.
+
+    `rows` is the number of canonical rows. `objective` gives the loss where labels are known.
+    """
+    import torch
+    from tqdm import tqdm
+
+    mine = by_length(encoded["length"], batch_size)[runtime.rank :: runtime.processes]
+    bar = tqdm(
+        mine, desc="predict", unit="batch", leave=False, disable=not runtime.is_main or len(mine) < _BAR_FROM_BATCHES
+    )
+    found: list[tuple[int, Any]] = []
+    loss_sum, items = 0.0, 0
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        one = torch.ones((), device=runtime.device)
+        for positions in bar:
+            batch = collate(_take(encoded, positions.tolist()))
+            batch = {k: v.to(runtime.device) if torch.is_tensor(v) else v for k, v in batch.items()}
+            if objective is not None and "labels" in batch:
+                loss, outputs = objective(model, batch, one)
+                loss_sum += float(loss)
+                items += count_items(batch)
+            else:
+                outputs = model(**{name: value for name, value in batch.items() if name != "labels"})
+            found += zip(positions.tolist(), predictions(outputs, batch), strict=True)
+    model.train(was_training)
+    gathered = runtime.gather((found, loss_sum, items))
+    merged = _merge(encoded, rows, [pair for part in gathered for pair in part[0]], merge)
+    total_items = sum(part[2] for part in gathered)
+    return Output(merged, sum(part[1] for part in gathered) / total_items if total_items else None)
+
+
+def _merge(
+    encoded: Dataset, rows: int, found: list[tuple[int, Any]], merge: Callable[[list[Any]], Any]
+) -> list[Any]:
+    """One prediction per canonical row, from those of its windows in their order."""
+    source = encoded["source"]
+    windows: list[list[Any]] = [[] for _ in range(rows)]
+    for position, prediction in sorted(found, key=lambda pair: pair[0]):
+        windows[source[position]].append(prediction)
+    return [one[0] if len(one) == 1 else merge(one) for one in windows]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A task with its model and processor, ready to predict."""
+
+    task: base.BaseTask
+    model: torch.nn.Module
+    processor: Any
+    runtime: Runtime
+    batch_size: int
+
+    def run(self, rows: Dataset, *, encoded: Dataset | None = None, objective: Objective | None = None) -> Output:
+        """Predictions for canonical rows, in their order."""
+        return run_model(
+            self.model,
+            encoded if encoded is not None else encode(self.task, rows, self.processor),
+            rows=len(rows),
+            collate=self.task.collator(self.processor),
+            predictions=self.task.predictions,
+            merge=self.task.merge,
+            objective=objective,
+            count_items=self.task.count_items,
+            batch_size=self.batch_size,
+            runtime=self.runtime,
+        )
+
+    def answers(self, rows: Dataset) -> list[dict[str, Any]]:
+        """One JSON object a row, in the words of the user's data."""
+        return self.task.decode(self.run(rows).predictions, rows)
+
+
+def metrics_with_interval(
+    task: base.BaseTask, predictions: Sequence[Any], rows: Dataset, *, metric: str
+) -> dict[str, Any]:
+    """The task's metrics, `rows`, and a 95 % bootstrap interval of `metric` as `<metric>_ci95`."""
+    from nlp_finetune.metrics.intervals import bootstrap
+
+    scores: dict[str, Any] = {"rows": len(rows), **task.metrics(predictions, rows)}
+    if metric in scores:
+        low, high = bootstrap(task.resampled_metric(metric, predictions, rows), len(rows))
+        scores[f"{metric}_ci95"] = [low, high]
+    return scores
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run on disk: what `load` needs to know before it loads weights."""
+
+    folder: RunFolder
+    task_name: str
+    task_options: dict[str, Any]
+    facts: dict[str, Any]
+    metric: str | None
+
+
+def find(run: str) -> Run:
+    """A run folder by its path; raises `InputError` where there is no finished run."""
+    import yaml
+
+    path = Path(run).expanduser()
+    folder = RunFolder(path)
+    if not folder.recipe.is_file() or not folder.model.is_dir():
+        if path.is_dir() and folder.recipe.is_file():
+            raise InputError(f"{run}: this run has no finished model yet. Run its train command again.")
+        holds = ", ".join(sorted(p.name for p in path.iterdir())[:8]) if path.is_dir() else "it does not exist"
+        raise InputError(f"{run}: not a run folder ({holds or 'it is empty'}). Give the output_dir of a train run.")
+    try:
+        recipe = yaml.safe_load(folder.recipe.read_text(encoding="utf-8"))
+        saved = read_json(folder.model / TASK_FILE)
+        return Run(folder, saved["task"], recipe["task"], saved["facts"], recipe["train"].get("metric"))
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{run}: its recipe.yaml or model/{TASK_FILE} is damaged ({error}).") from error
+
+
+def load(run: Run, runtime: Runtime, *, batch_size: int = 64) -> Model:
+    """Task, model and processor of a finished run, in fp32.
+
+    Raises `InputError` where its files are damaged.
+    """
+    from nlp_finetune.models.tokenizer import load_saved_tokenizer
+
+    task_class = base.find(run.task_name)
+    task = task_class(task_class.Options(**run.task_options))
+    task.restore(run.facts)
+    model = load_weights(task, run.folder.model, runtime)
+    return Model(task, model, load_saved_tokenizer(run.folder.model), runtime, batch_size)
+
+
+def load_weights(task: base.BaseTask, folder: Path, runtime: Runtime) -> torch.nn.Module:
+    """A saved model of the task, from safetensors, in fp32, on this process's device.
+
+    Raises `InputError` where its files are damaged.
+    """
+    from nlp_finetune.models.loading import load_saved_model
+
+    return load_saved_model(folder, auto_class=task.auto_class).to(runtime.device)

@@ -1,0 +1,138 @@
+"""Callbacks that steer a run: when to log, evaluate and save, and when to stop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from nlp_finetune.data.batching import BatchPlan
+from nlp_finetune.errors import NlpFinetuneError
+
+Every = int | str
+"""A number of optimizer steps, or `epoch`."""
+
+
+class Flow(TrainerCallback):  # type: ignore[misc]
+    """Sets when to log, evaluate and save, in optimizer steps and epochs of the batch plan.
+
+    Comes first among the callbacks. `save_due` is ours and not `control.should_save`, because
+    checkpoints are written by `runs.recording.Checkpoints` and not by the Trainer.
+    """
+
+    def __init__(self, plan: BatchPlan, *, log_every: int, eval_every: Every, save_every: Every | None) -> None:
+        self.plan = plan
+        self.log_every = log_every
+        self.eval_every = eval_every
+        self.save_every = save_every
+        self.save_due = False
+        self.interrupted = False
+        self.step = 0
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        step = self.step = state.global_step
+        state.epoch = self.plan.epoch_at(step)
+        is_last = step >= self.plan.steps
+        control.should_evaluate = is_last or self._due(self.eval_every, step)
+        if self.save_every == "eval":
+            self.save_due = control.should_evaluate
+        else:
+            self.save_due = self.save_every is not None and (is_last or self._due(self.save_every, step))
+        # A log at each save keeps the running loss equal between a resumed run and one that never stopped.
+        control.should_log = step % self.log_every == 0 or control.should_evaluate or self.save_due
+        control.should_training_stop = control.should_training_stop or is_last
+        return control
+
+    def _due(self, every: Every, step: int) -> bool:
+        return self.plan.ends_epoch(step) if every == "epoch" else step % int(every) == 0
+
+
+class RankSeed(TrainerCallback):  # type: ignore[misc]
+    """Seeds dropout at the start of training: alike in both engines, different on each process."""
+
+    def __init__(self, seed: int, *, rank: int) -> None:
+        self.seed = seed
+        self.rank = rank
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        torch.manual_seed(self.seed + self.rank)
+
+
+class EarlyStopping(TrainerCallback):  # type: ignore[misc]
+    """Stops after `patience` evaluations in a row without a new best.
+
+    Comes after the callback that sets `state.best_global_step`. Its count is part of every checkpoint.
+    """
+
+    def __init__(self, *, patience: int, say: Callable[[str], None]) -> None:
+        self.patience = patience
+        self.say = say
+        self.evaluations_without_best = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"evaluations_without_best": self.evaluations_without_best}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        self.evaluations_without_best = saved["evaluations_without_best"]
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        is_best = state.best_global_step == state.global_step
+        self.evaluations_without_best = 0 if is_best else self.evaluations_without_best + 1
+        if self.evaluations_without_best >= self.patience and not control.should_training_stop:
+            self.say(
+                f"early stopping at step {state.global_step}: no better than step {state.best_global_step} "
+                f"in {self.patience} evaluations"
+            )
+            control.should_training_stop = True
+        return control
+
+
+class StopOnRequest(TrainerCallback):  # type: ignore[misc]
+    """Ends training, with a checkpoint, at the next step after any process was asked to stop.
+
+    `requested` says whether this process was asked; `agree` shares that among the processes.
+    """
+
+    def __init__(self, *, requested: Callable[[], bool], agree: Callable[[bool], bool], flow: Flow) -> None:
+        self.requested = requested
+        self.agree = agree
+        self.flow = flow
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        if self.agree(self.requested()) and not control.should_training_stop:
+            self.flow.interrupted = self.flow.save_due = True
+            control.should_log = True
+            control.should_evaluate = False
+            control.should_training_stop = True
+        return control
+
+
+class FiniteLoss(TrainerCallback):  # type: ignore[misc]
+    """Stops the run where the training loss or the gradient is no longer a finite number."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        for name in ("loss", "grad_norm"):
+            value = (logs or {}).get(name)
+            if value is not None and not math.isfinite(value):
+                raise NlpFinetuneError(
+                    f"{name} is {value} at step {state.global_step}: training has diverged. "
+                    "Lower optim.learning_rate, set optim.max_grad_norm=1.0, or use train.precision=fp32."
+                )

@@ -1,0 +1,118 @@
+"""The run folder: where each file of a run is, and how it is written.
+
+    model/            save_pretrained, plus `task.json`: what the task learned from the data
+    recipe.yaml       the resolved recipe              decisions.json    what `auto` decided
+    environment.json  versions, hardware, command      check.json        the data report
+    metrics.json      scores of the weights in model/  history.jsonl     what happened at which step
+    status.json       state, exit code, reason, step   checkpoints/      `checkpoints.py`
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nlp_finetune.errors import InputError
+
+TASK_FILE = "task.json"
+
+
+class RunFolder:
+    """Paths of one run and atomic writing of its small files."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.model = self.path / "model"
+        self.recipe = self.path / "recipe.yaml"
+        self.decisions = self.path / "decisions.json"
+        self.environment = self.path / "environment.json"
+        self.check = self.path / "check.json"
+        self.metrics = self.path / "metrics.json"
+        self.history = self.path / "history.jsonl"
+        self.status = self.path / "status.json"
+        self.checkpoints = self.path / "checkpoints"
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run ended as planned: its model is whole and its metrics are written."""
+        return bool(read_json(self.status).get("state") == "finished" and self.metrics.is_file())
+
+    def create(self) -> None:
+        """Make the folder, or raise `InputError` where that cannot be."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise InputError(
+                f"output_dir {self.path}: cannot be written ({error.strerror}). Set output_dir=FOLDER."
+            ) from error
+
+    def set_status(self, state: str, *, exit_code: int | None, reason: str, step: int) -> None:
+        """Write `status.json`, which says what exit codes that a launcher swallows would have said."""
+        write_json(self.status, {"state": state, "exit_code": exit_code, "reason": reason, "step": step})
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    with open(partial, "w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(partial, path)
+
+
+def write_json(path: Path, content: Mapping[str, Any] | list[Any]) -> None:
+    """Write JSON whole or not at all; NaN is refused, because JSON has none."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Content of a JSON file, or nothing where there is none."""
+    if not path.is_file():
+        return {}
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+@contextmanager
+def replaced_folder(path: Path) -> Iterator[Path]:
+    """Fill a folder under another name; it takes `path` only when the block ends without an error.
+
+    A process that is killed leaves the old folder, or none, but never a half-written one.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    sync_folder(partial)
+    old = path.with_name(f".{path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        os.replace(path, old)
+    os.replace(partial, path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Ask the system to put every file of a folder on the disk."""
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            descriptor = os.open(file, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)

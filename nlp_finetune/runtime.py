@@ -1,0 +1,263 @@
+"""The process a run lives in: ranks, threads, seed, log, signals, and what the machine is.
+
+`start` is called once, first thing, by every verb that computes; nothing else in the package reads
+the launcher's environment variables. torch is imported inside functions: importing this module is
+cheap.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from nlp_finetune.errors import InputError, NlpFinetuneError
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger("nlp_finetune")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where this process stands among its peers. `threads` is what torch uses in this process."""
+
+    rank: int
+    processes: int
+    local_rank: int
+    local_processes: int
+    device: torch.device
+    threads: int
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes logs, files and progress."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait until all processes are here."""
+        if self.processes > 1:
+            import torch.distributed as dist
+
+            dist.barrier()
+
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """Let the main process run the block first (it fills caches), then the others."""
+        if not self.is_main:
+            self.barrier()
+        yield
+        if self.is_main:
+            self.barrier()
+
+    def gather(self, value: T) -> list[T]:
+        """One picklable value from each process, in the order of ranks, on every process."""
+        if self.processes == 1:
+            return [value]
+        import torch.distributed as dist
+
+        values: list[Any] = [None] * self.processes
+        dist.all_gather_object(values, value)
+        return values
+
+    def on_main(self, action: Callable[[], T]) -> T:
+        """Run `action` on the main process and give its result, or raise its error, everywhere.
+
+        Without this, an error of the main process alone would leave the others waiting.
+        """
+        if self.processes == 1:
+            return action()
+        import torch.distributed as dist
+
+        answer: list[Any] = [None, None]
+        if self.is_main:
+            try:
+                answer[0] = action()
+            except NlpFinetuneError as error:
+                answer[1] = error
+        dist.broadcast_object_list(answer, src=0)
+        if answer[1] is not None:
+            raise answer[1]
+        result: T = answer[0]
+        return result
+
+
+def start(*, threads: int | str = "auto") -> Runtime:
+    """Join the process group that the launcher announced, set threads, and quiet the libraries.
+
+    Raises `InputError` if the launcher announced several processes and they did not find each other.
+    """
+    _die_with_launcher()
+    _quiet_libraries()
+    import nlp_finetune.torchvision_guard  # noqa: F401  before the first import of transformers
+
+    import torch  # isort: skip
+
+    if not torch.accelerator.is_available():
+        # Without it torchrun on a CPU starts unconnected trainings (accelerate reads it once, at start).
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    elif "RANK" not in os.environ and torch.cuda.device_count() > 1:
+        # One process and several GPUs: transformers would fall back to DataParallel.
+        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+        logger.info("one process: using the first GPU; `accelerate launch` uses all of them")
+    from accelerate import PartialState
+
+    state = PartialState(cpu=not torch.accelerator.is_available())
+    announced = int(os.environ.get("WORLD_SIZE", "1"))
+    if announced != state.num_processes:
+        raise InputError(
+            f"The launcher announced {announced} processes, but only {state.num_processes} is connected. "
+            "Start with `accelerate launch --config_file accelerate_configs/ddp.yaml run.py ...` or torchrun."
+        )
+    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))
+    count = _thread_count(threads, local_processes, on_cpu=state.device.type == "cpu")
+    torch.set_num_threads(count)
+    if state.process_index != 0:
+        logger.setLevel(logging.WARNING)
+    return Runtime(
+        rank=state.process_index,
+        processes=state.num_processes,
+        local_rank=state.local_process_index,
+        local_processes=local_processes,
+        device=state.device,
+        threads=count,
+    )
+
+
+def _thread_count(threads: int | str, local_processes: int, *, on_cpu: bool) -> int:
+    """Threads of this process. `accelerate launch` sets OMP_NUM_THREADS=1, which idles other cores."""
+    if isinstance(threads, int):
+        return threads
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = max(1, cores // local_processes)
+    return count if on_cpu else min(count, 8)
+
+
+def _die_with_launcher() -> None:
+    """Ask for SIGTERM when the launcher dies; without it a worker would go on as an orphan (Linux)."""
+    if sys.platform == "linux" and "RANK" in os.environ:
+        death_signal = 1  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None, use_errno=True).prctl(death_signal, signal.SIGTERM)
+
+
+def _quiet_libraries() -> None:
+    """Our own lines say what the libraries would: nothing is printed twice."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DATASETS_VERBOSITY", "error")
+    # Python prints these to stderr from inside the libraries; none is about what the user did.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*pin_memory.*")
+
+
+def set_seed(seed: int) -> None:
+    """Seed Python, numpy and torch; every rank gets the same seed, so that replicas start equal."""
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+class _ProgressAwareHandler(logging.StreamHandler[Any]):
+    """Writes log lines above a progress bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "tqdm" in sys.modules:
+            from tqdm import tqdm
+
+            tqdm.write(self.format(record), file=sys.stderr)
+        else:
+            sys.stderr.write(self.format(record) + "\n")
+
+
+def set_up_log(*, quiet: bool = False) -> None:
+    """Send this package's log to stderr, one plain line a decision."""
+    logger.handlers[:] = [_ProgressAwareHandler()]
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    logger.propagate = False
+
+
+def say(line: str) -> None:
+    """Tell the user what was decided and why (main process only)."""
+    logger.info(line)
+
+
+class StopRequest:
+    """Remembers that a signal asked training to stop; a second Ctrl-C stops at once.
+
+    Use as a context manager: the previous handlers come back at its end.
+    """
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+    def __init__(self) -> None:
+        self.signal_name: str | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        for number in self.SIGNALS:
+            self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self.signal_name is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal_name = signal.Signals(number).name
+
+
+def environment() -> dict[str, Any]:
+    """What produced a result: versions, hardware, command, and git commit where there is one."""
+    import platform
+    import subprocess
+    from importlib import metadata
+
+    import torch
+
+    packages = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "numpy", "scikit-learn")
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        commit = None
+    cuda = torch.cuda.is_available()
+    return {
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in packages},
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else [],
+        "git_commit": commit,
+        "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
+    }
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak memory in MiB: of the GPU where there is one, else resident memory of this process."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

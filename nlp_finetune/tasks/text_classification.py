@@ -1,0 +1,253 @@
+"""Text classification: one text or a pair; single label, multi-label or regression.
+
+Canonical rows: `text` (str), `text_pair` (str, for pairs), `label` (int class, list of 0/1 floats, or
+float) and `row`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from nlp_finetune.data import labels as label_columns
+from nlp_finetune.data import texts as text_columns
+from nlp_finetune.tasks.base import BaseTask, Say, TaskOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from datasets import Dataset
+
+Problem = Literal["single_label", "multi_label", "regression"]
+
+_CONFIG_NAMES = {
+    "single_label": "single_label_classification",
+    "multi_label": "multi_label_classification",
+    "regression": "regression",
+}
+_METRIC = {"single_label": "accuracy", "multi_label": "f1_micro", "regression": "pearson"}
+_LOSSES = {"single_label": ("cross_entropy", "focal"), "multi_label": ("bce",), "regression": ("mse", "huber")}
+
+
+class Options(TaskOptions):
+    """Options of text classification."""
+
+    name: Literal["text_classification"] = "text_classification"
+    text: list[str] | None = Field(
+        default=None, min_length=1, max_length=2, description="Text column, or two for pairs; null = by name."
+    )
+    label: str | list[str] | None = Field(
+        default=None, description="Label column, or several 0/1 columns for multi-label; null = by name."
+    )
+    problem: Problem | None = Field(
+        default=None, description="Kind of problem; null = inferred from the label column."
+    )
+    max_length: int = Field(default=128, ge=4, description="Longest input in tokens, special tokens included.")
+    on_long: text_columns.OnLong = Field(
+        default="truncate",
+        description="What happens to longer rows: cut the end, cut the middle, average over windows, or stop.",
+    )
+
+
+class Task(BaseTask):
+    """Sequence classification and regression heads over one text or a pair."""
+
+    Options: ClassVar[type[TaskOptions]] = Options
+    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    options: Options
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self.problem: Problem = options.problem or "single_label"
+        self.names: list[str] = []
+        self.text: list[str] = list(options.text or [])
+        self.label: str | list[str] | None = options.label
+        self.thresholds: list[float] | None = None
+
+    @property
+    def metric(self) -> str:  # type: ignore[override]
+        return _METRIC[self.problem]
+
+    # -- data ---------------------------------------------------------------------------------
+
+    def prepare(self, splits: Mapping[str, Dataset], say: Say) -> dict[str, Dataset]:
+        train = splits["train"]
+        self.text = text_columns.find(train, self.options.text, taken=self.options.label)
+        self.label = label_columns.find(train, self.options.label, taken=self.text)
+        labelled = {}
+        for name, data in splits.items():
+            if name == "test" and not label_columns.has_labels(data, self.label):
+                say("test: no labels; it is left out (predict takes such files)")
+            else:
+                labelled[name] = data
+        learned = label_columns.learn(labelled, self.label, problem=self.options.problem)
+        self.problem, self.names = learned.problem, learned.names
+        say(f"text: {' + '.join(self.text)}; label {self._label_name}: {learned.summary}")
+        return {name: self._canonical(data, name, labelled=True) for name, data in labelled.items()}
+
+    @property
+    def _label_name(self) -> str:
+        return self.label if isinstance(self.label, str) else " + ".join(self.label or [])
+
+    def inputs(self, data: Dataset, *, labelled: bool) -> Dataset:
+        return self._canonical(data, "input", labelled=labelled)
+
+    def _canonical(self, data: Dataset, split: str, *, labelled: bool) -> Dataset:
+        columns = text_columns.read(data, self.text, split)
+        if labelled:
+            columns["label"] = label_columns.read(
+                data, self.label or [], split, problem=self.problem, names=self.names
+            )
+        from datasets import Dataset
+
+        return Dataset.from_dict(columns)
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "problem": self.problem,
+            "labels": self.names,
+            "text": self.text,
+            "label": self.label,
+            "thresholds": self.thresholds,
+        }
+
+    def restore(self, facts: Mapping[str, Any]) -> None:
+        self.problem, self.names = facts["problem"], list(facts["labels"])
+        self.text, self.label = list(facts["text"]), facts["label"]
+        self.thresholds = facts["thresholds"]
+
+    def row_text(self, row: Mapping[str, Any]) -> str:
+        return str(row["text"]) + ("\n" + row["text_pair"] if "text_pair" in row else "")
+
+    def row_label(self, row: Mapping[str, Any]) -> str | None:
+        if self.problem == "single_label":
+            return self.names[row["label"]]
+        if self.problem == "multi_label":
+            return " + ".join(n for n, on in zip(self.names, row["label"], strict=True) if on) or "(none)"
+        return None
+
+    # -- model --------------------------------------------------------------------------------
+
+    def config_overrides(self) -> dict[str, Any]:
+        names = self.names or ["score"]
+        return {
+            "num_labels": len(names),
+            "id2label": dict(enumerate(names)),
+            "label2id": {name: i for i, name in enumerate(names)},
+            "problem_type": _CONFIG_NAMES[self.problem],
+        }
+
+    def encode(self, rows: Mapping[str, list[Any]], processor: Any) -> dict[str, list[Any]]:
+        encoded = text_columns.encode(
+            rows, processor, max_length=self.options.max_length, on_long=self.options.on_long
+        )
+        if "label" in rows:
+            encoded["labels"] = list(rows["label"])
+        return encoded
+
+    def token_lengths(self, rows: Mapping[str, list[Any]], processor: Any) -> list[int]:
+        return text_columns.token_lengths(rows, processor)
+
+    def collator(self, processor: Any) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]:
+        import torch
+
+        dtype = torch.long if self.problem == "single_label" else torch.float32
+        return text_columns.PaddingCollator(processor, label_dtype=dtype)
+
+    # -- learning -----------------------------------------------------------------------------
+
+    def losses(self) -> tuple[str, ...]:
+        return _LOSSES[self.problem]
+
+    def objective(self, loss: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, Any]]:
+        def objective(model: Any, batch: Mapping[str, Any], num_items: Any) -> tuple[torch.Tensor, Any]:
+            inputs = {name: value for name, value in batch.items() if name != "labels"}
+            outputs = model(**inputs)
+            return loss(outputs.logits, batch["labels"]) / num_items, outputs
+
+        return objective
+
+    def count_items(self, batch: Mapping[str, Any]) -> int:
+        return int(batch["labels"].numel())
+
+    # -- results ------------------------------------------------------------------------------
+
+    def predictions(self, outputs: Any, batch: Mapping[str, Any]) -> list[Any]:
+        """Probabilities `[classes]` a row, or `[1]` with the predicted value."""
+        logits = outputs.logits.float()
+        if self.problem == "single_label":
+            logits = logits.softmax(-1)
+        elif self.problem == "multi_label":
+            logits = logits.sigmoid()
+        return list(logits.cpu().numpy())
+
+    def merge(self, windows: list[Any]) -> Any:
+        """Mean of the windows' probabilities."""
+        return sum(windows) / len(windows)
+
+    def metrics(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, float]:
+        import numpy as np
+
+        return self._measure(np.stack(predictions), np.asarray(rows["label"]))
+
+    def _measure(self, predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        from nlp_finetune.metrics import classification
+        from nlp_finetune.metrics.regression import regression
+
+        if self.problem == "single_label":
+            return classification.single_label(predicted, labels)
+        if self.problem == "multi_label":
+            return classification.multi_label(predicted, labels, self._thresholds())
+        return regression(predicted[:, 0], labels)
+
+    def _thresholds(self) -> Any:
+        import numpy as np
+
+        return 0.5 if self.thresholds is None else np.asarray(self.thresholds)
+
+    def tune(self, predictions: Sequence[Any], rows: Dataset) -> None:
+        import numpy as np
+
+        from nlp_finetune.metrics.classification import tune_thresholds
+
+        if self.problem == "multi_label":
+            self.thresholds = tune_thresholds(np.stack(predictions), np.asarray(rows["label"]))
+
+    def resampled_metric(
+        self, name: str, predictions: Sequence[Any], rows: Dataset
+    ) -> Callable[[np.ndarray], float]:
+        import numpy as np
+
+        predicted, labels = np.stack(predictions), np.asarray(rows["label"])
+        return lambda positions: self._measure(predicted[positions], labels[positions])[name]
+
+    def baselines(self, train: Dataset, rows: Dataset) -> dict[str, dict[str, float]]:
+        import numpy as np
+
+        from nlp_finetune.metrics import baselines
+
+        texts, train_texts = text_columns.joined(rows), text_columns.joined(train)
+        labels, train_labels = np.asarray(rows["label"]), np.asarray(train["label"])
+        predicted = baselines.rivals(self.problem, train_texts, train_labels, texts, classes=len(self.names))
+        return {name: self._measure(values, labels) for name, values in predicted.items()}
+
+    def decode(self, predictions: Sequence[Any], rows: Dataset) -> list[dict[str, Any]]:
+        if self.problem == "regression":
+            return [{"score": float(p[0])} for p in predictions]
+        return [self._decode_one(p) for p in predictions]
+
+    def _decode_one(self, probabilities: Any) -> dict[str, Any]:
+        import numpy as np
+
+        scores = {name: float(p) for name, p in zip(self.names, probabilities, strict=True)}
+        if self.problem == "multi_label":
+            on = np.asarray(probabilities) >= self._thresholds()
+            chosen = [name for name, is_on in zip(self.names, on, strict=True) if is_on]
+            return {"labels": chosen, "scores": scores}
+        best = int(np.argmax(probabilities))
+        return {"label": self.names[best], "score": scores[self.names[best]], "scores": scores}
+
+    def example(self) -> dict[str, Any]:
+        return {"text": "The soup was worth the wait.", "label": "positive"}

@@ -1,0 +1,73 @@
+"""Two engines, any cut into micro batches, any number of processes: one trajectory."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from tests.engines.trajectory import Settings, run
+
+LOSSES = ("cross_entropy", "focal", "bce", "mse", "huber")
+
+
+def assert_same_trajectory(one: dict, other: dict, *, tolerance: float) -> None:
+    for quantity in ("loss", "grad_norm", "learning_rate", "epoch"):
+        assert one[quantity] == pytest.approx(other[quantity], rel=tolerance, abs=tolerance), quantity
+    assert one["last_step"] == other["last_step"]
+    assert len(one["loss"]) == one["last_step"]
+
+
+def run_in_processes(settings: Settings, folder: Path) -> dict:
+    """Run through torchrun on real gloo processes."""
+    (folder / "settings.json").write_text(json.dumps(asdict(settings)))
+    script = Path(__file__).with_name("trajectory.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(settings.processes)]
+    command += ["--master_port", str(29500 + os.getpid() % 2000), str(script)]
+    command += [str(folder / "settings.json"), str(folder / "output.json")]
+    root = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((folder / "output.json").read_text())
+
+
+@pytest.mark.parametrize("micro_batches", [1, 3])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_engines_agree_step_by_step(loss: str, micro_batches: int) -> None:
+    settings = Settings(loss=loss, micro_batches=micro_batches)
+    trainer = run(replace(settings, engine="trainer"))
+    accelerate = run(replace(settings, engine="accelerate"))
+    assert_same_trajectory(trainer, accelerate, tolerance=1e-6)
+    assert trainer["weights"] == accelerate["weights"]
+
+
+def test_engines_agree_with_dropout() -> None:
+    trainer = run(Settings(engine="trainer", dropout=0.1, micro_batches=2))
+    accelerate = run(Settings(engine="accelerate", dropout=0.1, micro_batches=2))
+    assert trainer["weights"] == accelerate["weights"]
+
+
+@pytest.mark.parametrize("engine", ["trainer", "accelerate"])
+@pytest.mark.parametrize("micro_batches", [2, 3, 4, 8])
+def test_the_cut_into_micro_batches_does_not_change_the_trajectory(engine: str, micro_batches: int) -> None:
+    whole = run(Settings(engine=engine))
+    cut = run(Settings(engine=engine, micro_batches=micro_batches))
+    assert_same_trajectory(whole, cut, tolerance=2e-5)
+
+
+@pytest.mark.parametrize("engine", ["trainer", "accelerate"])
+def test_patience_ends_both_engines_at_the_same_step(engine: str) -> None:
+    # Evaluated every 2 steps; the first is the best, so patience 2 runs out at the third.
+    assert run(Settings(engine=engine, patience=2))["last_step"] == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["trainer", "accelerate"])
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_two_processes_train_as_one(engine: str, micro_batches: int, tmp_path: Path) -> None:
+    settings = Settings(engine=engine, micro_batches=micro_batches)
+    two = run_in_processes(replace(settings, processes=2), tmp_path)
+    assert_same_trajectory(run(settings), two, tolerance=2e-5)

@@ -1,0 +1,185 @@
+"""A small Job run by either engine; also a script, for runs on several processes.
+
+    torchrun --nproc_per_node 2 tests/engines/trajectory.py SETTINGS.json OUTPUT.json
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+import nlp_finetune.engines  # noqa: F401  before the first import of transformers
+from nlp_finetune.data.batching import BatchPlan
+from nlp_finetune.engines import hf_trainer, loop
+from nlp_finetune.job import Fitted, Job
+from nlp_finetune.learning.flow import EarlyStopping, Flow, RankSeed
+from nlp_finetune.learning.losses import build_loss
+from nlp_finetune.learning.optimizers import make_optimizer, make_scheduler
+
+ROWS, CLASSES = 37, 3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a trajectory may differ in."""
+
+    engine: str = "trainer"
+    loss: str = "cross_entropy"
+    batch_size: int = 8
+    micro_batches: int = 1
+    processes: int = 1
+    steps: int = 8
+    patience: int | None = None
+    dropout: float = 0.0
+
+
+def run(settings: Settings) -> dict[str, Any]:
+    """Fit and give the training losses, gradient norms and the step at which training ended."""
+    with tempfile.TemporaryDirectory() as folder:
+        fitted = fit(build_job(settings, folder), settings.engine)
+    logs = [entry for entry in fitted.state.log_history if "loss" in entry]
+    return {
+        "loss": [entry["loss"] for entry in logs],
+        "grad_norm": [entry["grad_norm"] for entry in logs],
+        "learning_rate": [entry["learning_rate"] for entry in logs],
+        "epoch": [entry["epoch"] for entry in logs],
+        "last_step": fitted.state.global_step,
+        "weights": sum(float(p.detach().double().abs().sum()) for p in fitted.model.parameters()),
+    }
+
+
+def fit(job: Job, engine: str) -> Fitted:
+    """Run the engine called `engine`."""
+    return {"trainer": hf_trainer.fit, "accelerate": loop.fit}[engine](job)
+
+
+def build_job(settings: Settings, folder: str) -> Job:
+    """A two-layer BERT on random rows of different lengths."""
+    from transformers import TrainingArguments
+
+    torch.manual_seed(0)
+    plan = BatchPlan(
+        [len(row["input_ids"]) for row in _rows(settings)],
+        settings.batch_size,
+        settings.steps,
+        seed=5,
+        processes=settings.processes,
+        micro_batches=settings.micro_batches,
+    )
+    flow = Flow(plan, log_every=1, eval_every=2, save_every=None)
+    callbacks: list[Any] = [flow, RankSeed(3, rank=PartialState(cpu=True).process_index)]
+    if settings.patience is not None:
+        callbacks += [_BestFirst(), EarlyStopping(patience=settings.patience, say=lambda _: None)]
+    return Job(
+        model=_model(settings),
+        args=TrainingArguments(
+            folder,
+            max_steps=settings.steps,
+            per_device_train_batch_size=settings.batch_size,
+            gradient_accumulation_steps=settings.micro_batches,
+            max_grad_norm=1.0,
+            use_cpu=True,
+            eval_strategy="no",
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            report_to="none",
+            ddp_find_unused_parameters=False,
+        ),
+        train=_rows(settings),  # type: ignore[arg-type]
+        collate=_collate,
+        batches=plan,
+        objective=_objective(settings.loss),
+        count_items=lambda batch: int(batch["labels"].numel()),
+        score=lambda model: {"accuracy": 0.5},
+        make_optimizer=lambda m: make_optimizer(m, name="adamw", learning_rate=1e-3, weight_decay=0.01),
+        make_scheduler=lambda o, n: make_scheduler(o, n, name="linear", warmup=0.25),
+        callbacks=callbacks,
+    )
+
+
+class _BestFirst(Flow):
+    """Takes the first evaluation for the best, so that patience runs out."""
+
+    def __init__(self) -> None: ...
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        return control
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        state.best_global_step = state.best_global_step or state.global_step
+
+
+def _model(settings: Settings) -> torch.nn.Module:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    config = BertConfig(
+        vocab_size=64,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        num_labels=1 if settings.loss in ("mse", "huber") else CLASSES,
+        hidden_dropout_prob=settings.dropout,
+        attention_probs_dropout_prob=settings.dropout,
+    )
+    return BertForSequenceClassification(config)
+
+
+def _rows(settings: Settings) -> list[dict[str, Any]]:
+    random = torch.Generator().manual_seed(1)
+    rows = []
+    for _ in range(ROWS):
+        length = int(torch.randint(4, 12, (1,), generator=random))
+        tokens = torch.randint(5, 60, (length,), generator=random).tolist()
+        label: Any = tokens[0] % CLASSES
+        if settings.loss == "bce":
+            label = [float(tokens[0] % 2), float(tokens[1] % 2), 1.0]
+        elif settings.loss in ("mse", "huber"):
+            label = tokens[0] / 10
+        rows.append({"input_ids": tokens, "labels": label})
+    return rows
+
+
+def _collate(rows: Any) -> dict[str, torch.Tensor]:
+    longest = max(len(row["input_ids"]) for row in rows)
+    pad = [longest - len(row["input_ids"]) for row in rows]
+    return {
+        "input_ids": torch.tensor([row["input_ids"] + [0] * n for row, n in zip(rows, pad, strict=True)]),
+        "attention_mask": torch.tensor(
+            [[1] * len(row["input_ids"]) + [0] * n for row, n in zip(rows, pad, strict=True)]
+        ),
+        "labels": torch.tensor([row["labels"] for row in rows]),
+    }
+
+
+def _objective(name: str) -> Any:
+    loss = build_loss(name, label_smoothing=0.1 if name == "cross_entropy" else 0.0, gamma=2.0)
+
+    def objective(model: Any, batch: Any, num_items: Any) -> Any:
+        outputs = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        return loss(outputs.logits, batch["labels"]) / num_items, outputs
+
+    return objective
+
+
+def main() -> None:
+    """Run on as many processes as the launcher started; rank 0 writes the result."""
+    settings = Settings(**json.loads(Path(sys.argv[1]).read_text()))
+    state = PartialState(cpu=True)
+    if state.num_processes != settings.processes:
+        raise SystemExit(f"{state.num_processes} processes, not {settings.processes}")
+    result = run(settings)
+    if state.is_main_process:
+        Path(sys.argv[2]).write_text(json.dumps({"settings": asdict(settings), **result}))
+
+
+if __name__ == "__main__":
+    main()
