@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from nlp_finetune.job import Batch, Objective
 
 _BAR_FROM_BATCHES = 20
-"""Shorter passes show no progress bar."""
+_BAR_FROM_ROWS = 20_000
+"""Shorter passes (a second or two) show no progress bar."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,12 @@ def encode(task: base.BaseTask, rows: Dataset, processor: Any, *, cache_file: Pa
         columns["source"] = [positions[i] for i in columns["source"]]
         return columns
 
+    import datasets
+
     if cache_file is not None:
         cache_file.parent.mkdir(parents=True, exist_ok=True)
+    show = datasets.enable_progress_bars if len(rows) >= _BAR_FROM_ROWS else datasets.disable_progress_bars
+    show()
     return rows.map(
         encode_batch,
         batched=True,

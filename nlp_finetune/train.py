@@ -14,10 +14,11 @@ from nlp_finetune import check, inference, runtime as processes
 from nlp_finetune.build import Built, Prepared, build, eval_batch_size, prepare
 from nlp_finetune.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, InputError, NlpFinetuneError, StoppedError
 from nlp_finetune.job import Result
-from nlp_finetune.recipe import Recipe, differences, from_yaml, to_yaml
+from nlp_finetune.recipe import Recipe, differences, load, to_yaml
 from nlp_finetune.runs import checkpoints
 from nlp_finetune.runs.folder import TASK_FILE, RunFolder, read_json, replaced_folder, write_json, write_text
 from nlp_finetune.runtime import Runtime, StopRequest, say
+from nlp_finetune.tasks import base
 
 
 def train(recipe: Recipe, *, strict: bool = False) -> Result:
@@ -26,7 +27,7 @@ def train(recipe: Recipe, *, strict: bool = False) -> Result:
     Raises `InputError` before anything is written where recipe, data or checkpoint are wrong, and
     `StoppedError` where a signal stopped training after a checkpoint.
     """
-    folder = RunFolder(recipe.output_dir) if recipe.output_dir else None
+    given, folder = recipe, RunFolder(recipe.output_dir) if recipe.output_dir else None
     if folder is not None:
         _refuse_other_run(folder, recipe)
         if folder.is_finished:
@@ -41,7 +42,7 @@ def train(recipe: Recipe, *, strict: bool = False) -> Result:
     with StopRequest() as stop, _status(folder, runtime) as progress:
         built = build(prepared, folder, runtime, stop)
         progress.append(built)
-        runtime.on_main(lambda: _record_start(folder, prepared, built, report, runtime))
+        runtime.on_main(lambda: _record_start(folder, given, built, report, runtime))
         best_step, epoch = _fit(built, folder, recipe, runtime)
         if built.flow.interrupted:
             raise StoppedError(_stopped_message(folder, built.flow.step, stop.signal_name))
@@ -57,7 +58,7 @@ def _default_folder(recipe: Recipe) -> RunFolder:
 def _refuse_other_run(folder: RunFolder, recipe: Recipe) -> None:
     """A folder is taken by another recipe's run, or by files that are no run of ours."""
     if folder.recipe.is_file():
-        changed = differences(from_yaml(folder.recipe.read_text(encoding="utf-8"), like=recipe), recipe)
+        changed = differences(saved_recipe(folder), recipe)
         if changed:
             raise InputError(
                 f"output_dir {folder} holds the run of another recipe:\n  " + "\n  ".join(changed[:10])
@@ -67,6 +68,11 @@ def _refuse_other_run(folder: RunFolder, recipe: Recipe) -> None:
         raise InputError(f"output_dir {folder} is not empty and holds no run. Choose another output_dir.")
     elif folder.path.exists() and not folder.path.is_dir():
         raise InputError(f"output_dir {folder} is a file. Choose another output_dir.")
+
+
+def saved_recipe(folder: RunFolder) -> Recipe:
+    """The resolved recipe that a run was started with."""
+    return load(str(folder), task_options=base.options_of, task_names=base.names()).recipe
 
 
 def _with_decisions(recipe: Recipe, decisions: dict[str, Any]) -> Recipe:
@@ -99,10 +105,10 @@ def _status(folder: RunFolder, runtime: Runtime) -> Iterator[list[Built]]:
 
 
 def _record_start(
-    folder: RunFolder, prepared: Prepared, built: Built, report: check.DataReport, runtime: Runtime
+    folder: RunFolder, recipe: Recipe, built: Built, report: check.DataReport, runtime: Runtime
 ) -> None:
     """Write down what this run is, before its first step."""
-    write_text(folder.recipe, to_yaml(prepared.recipe_as_given))
+    write_text(folder.recipe, to_yaml(recipe))
     write_json(folder.environment, {**processes.environment(), "processes": runtime.processes})
     write_json(
         folder.decisions,

@@ -72,7 +72,8 @@ def _read_one(path: str, form: TextFormat) -> Table:
             )
     digest = _digest(raw, f"{suffix} {form}".encode())
     if suffix in paths.TABLE_SUFFIXES:
-        table, notes = _read_arrow(raw, path=path, suffix=suffix), []
+        table = _read_arrow(raw, path=path, suffix=suffix)
+        notes: list[str] = []
     else:
         table, notes = _read_text(raw, path=path, suffix=suffix, form=form)
     if not table.num_rows or not table.num_columns:
@@ -85,7 +86,8 @@ def _bytes(path: str) -> bytes:
         raise paths.missing(path)
     if os.path.isdir(paths.expand(path)):
         raise InputError(
-            f"{path} is a folder, not a file. A folder with train, validation and test files is a source: data.source={path}"
+            f"{path} is a folder, not a file. "
+            f"A folder with train, validation and test files is a source: data.source={path}"
         )
     try:
         raw = Path(paths.expand(path)).read_bytes()
@@ -143,7 +145,8 @@ def _concatenate(tables: dict[str, pa.Table]) -> pa.Table:
     for file in others:
         if set(tables[file].column_names) != set(names):
             raise InputError(
-                f"{first} has the columns {', '.join(names)}, but {file} has {', '.join(tables[file].column_names)}. "
+                f"{first} has the columns {', '.join(names)}, "
+                f"but {file} has {', '.join(tables[file].column_names)}. "
                 "Files that are read as one must have the same columns."
             )
         for name in names:
@@ -152,7 +155,8 @@ def _concatenate(tables: dict[str, pa.Table]) -> pa.Table:
                 pa.unify_schemas([pa.schema({name: t}) for t in types], promote_options="permissive")
             except pa.ArrowException:
                 raise InputError(
-                    f"Column '{name}' is {types[0]} in {first} and {types[1]} in {file}. Give it the same type in all files."
+                    f"Column '{name}' is {types[0]} in {first} and {types[1]} in {file}. "
+                    "Give it the same type in all files."
                 ) from None
     aligned = [table.select(names) for table in tables.values()]
     return pa.concat_tables(aligned, promote_options="permissive")

@@ -57,14 +57,13 @@ def column(values: list[Any], *, name: str, path: str, where: Callable[[int], st
     except (pa.ArrowException, OverflowError, UnicodeEncodeError):
         i = _first_misfit(values)
         raise InputError(
-            f"{path}, {where(i)}: the value of column '{name}' does not fit with those of the rows before it: "
+            f"{path}, {where(i)}: the value of column '{name}' does not fit with those before it: "
             f"{_shown(values[i])}. Give every row the same structure and types."
         ) from None
 
 
 def _rows(text: str, *, path: str, lines_expected: bool) -> tuple[list[Any], Callable[[int], str]]:
     """Rows, checked for nothing yet, and how to say where the row at a position stands."""
-    by_row = lambda i: f"row {i + 1}"  # noqa: E731
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     first = _try(lines[0][1])
     if len(lines) > 1 and (lines_expected or isinstance(first, dict)):
@@ -73,13 +72,17 @@ def _rows(text: str, *, path: str, lines_expected: bool) -> tuple[list[Any], Cal
             return _parse_lines(lines, path=path), lambda i: f"line {lines[i][0]}"
     document = _parse_document(text, path=path)
     if isinstance(document, dict) and isinstance(document.get("data"), list):
-        return document["data"], by_row
-    if isinstance(document, dict) and not _looks_like_a_row(document):
+        return document["data"], _row_number
+    if isinstance(document, dict) and not (lines_expected or _looks_like_a_row(document)):
         raise InputError(
             f'{path}: expected a list of objects, {{"data": [...]}}, or one object a line; '
             f"found one object with the keys {', '.join(document)[:80]}."
         )
-    return document if isinstance(document, list) else [document], by_row
+    return document if isinstance(document, list) else [document], _row_number
+
+
+def _row_number(position: int) -> str:
+    return f"row {position + 1}"
 
 
 def _try(line: str) -> Any:
@@ -105,7 +108,8 @@ def _parse_document(text: str, *, path: str) -> Any:
     except json.JSONDecodeError as error:
         line = text.split("\n")[error.lineno - 1]
         raise InputError(
-            f"{path}, line {error.lineno}: not valid JSON ({error.msg}, column {error.colno}): {_shown(line)}."
+            f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}): "
+            f"{_shown(line)}."
         ) from None
 
 

@@ -41,15 +41,15 @@ def exists(path: str) -> bool:
     return os.path.exists(expand(path))
 
 
-def looks_like_path(text: str) -> bool:
+def looks_like_path(source: str) -> bool:
     """Whether a source is meant as a path and not as a Hub id."""
-    written_as_path = text.startswith((".", "/", "~")) or text.endswith("/") or "\\" in text
-    return written_as_path or names_file(text) or "*" in text or exists(text)
+    written_as_path = source.startswith((".", "/", "~")) or source.endswith("/") or "*" in source
+    return written_as_path or data_suffix(source) is not None or exists(source)
 
 
-def names_file(text: str) -> bool:
-    """Whether a split is meant as a file: it ends like a data file, or is a file."""
-    return data_suffix(text) is not None or os.path.isfile(expand(text))
+def written_like_file(value: str) -> bool:
+    """Whether a split is meant as a file by how it is written; it need not exist."""
+    return data_suffix(value) is not None or "/" in value or value.startswith("~")
 
 
 def missing(path: str) -> InputError:

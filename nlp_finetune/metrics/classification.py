@@ -92,9 +92,9 @@ def per_class(
     else:
         chosen, truth = _decisions(probabilities, labels, thresholds)
         hits, true, predicted = (chosen & truth).sum(axis=0), truth.sum(axis=0), chosen.sum(axis=0)
-    scores = (_ratio(hits, predicted), _ratio(hits, true), _f1(hits, true, predicted))
+    scores = [_ratio(hits, predicted), _ratio(hits, true), _f1(hits, true, predicted)]
     if np.isnan(probabilities).any():
-        scores = tuple(np.full(len(hits), np.nan) for _ in scores)  # type: ignore[assignment]
+        scores = [np.full(len(hits), np.nan) for _ in scores]
     return [
         {"name": name, "precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
         for name, p, r, f, n in zip(names, *scores, true, strict=True)
@@ -119,7 +119,9 @@ def _table(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     if rows == 0:
         raise ValueError("no rows to score")
     if labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(f"labels reach from {labels.min()} to {labels.max()}, classes from 0 to {classes - 1}")
+        raise ValueError(
+            f"labels reach from {labels.min()} to {labels.max()}, classes from 0 to {classes - 1}"
+        )
     cells = labels.astype(np.int64) * classes + probabilities.argmax(axis=1)
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
@@ -143,7 +145,8 @@ def _decisions(
 def _ratio(part: Any, whole: Any) -> np.ndarray:
     """`part / whole`, 0 where `whole` is 0."""
     whole = np.asarray(whole, dtype=np.float64)
-    return np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)
+    result: np.ndarray = np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)
+    return result
 
 
 def _f1(hits: Any, true: Any, predicted: Any) -> np.ndarray:

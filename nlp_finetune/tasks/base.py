@@ -55,6 +55,9 @@ class BaseTask(ABC):
     couples_rows: ClassVar[str | None] = None
     """Why results depend on the cut into micro batches (in-batch negatives, say); None if they do not."""
 
+    label_separator: str | None = None
+    """What divides the classes in `row_label` where a row may have several."""
+
     def __init__(self, options: Any) -> None:
         self.options = options
 
@@ -70,6 +73,10 @@ class BaseTask(ABC):
     @abstractmethod
     def inputs(self, data: Dataset, *, labelled: bool) -> Dataset:
         """Canonical rows of new data for a restored task; with `labelled`, labels are required."""
+
+    @abstractmethod
+    def input_columns(self) -> list[str]:
+        """Columns of raw data that `inputs` reads besides labels; `predict --text` gives one text each."""
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
@@ -178,3 +185,8 @@ def find(name: str) -> type[BaseTask]:
     """Class of the task called `name`; the caller has checked that it is one of `names()`."""
     task: type[BaseTask] = importlib.import_module(f"nlp_finetune.tasks.{name}").Task
     return task
+
+
+def options_of(name: str) -> type[TaskOptions]:
+    """Options class of a task, for the loader of recipes."""
+    return find(name).Options

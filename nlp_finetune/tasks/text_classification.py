@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Problem = Literal["single_label", "multi_label", "regression"]
 
+_SEPARATOR = " + "
 _CONFIG_NAMES = {
     "single_label": "single_label_classification",
     "multi_label": "multi_label_classification",
@@ -70,6 +71,10 @@ class Task(BaseTask):
     def metric(self) -> str:  # type: ignore[override]
         return _METRIC[self.problem]
 
+    @property
+    def label_separator(self) -> str | None:  # type: ignore[override]
+        return _SEPARATOR if self.problem == "multi_label" else None
+
     # -- data ---------------------------------------------------------------------------------
 
     def prepare(self, splits: Mapping[str, Dataset], say: Say) -> dict[str, Dataset]:
@@ -93,6 +98,9 @@ class Task(BaseTask):
 
     def inputs(self, data: Dataset, *, labelled: bool) -> Dataset:
         return self._canonical(data, "input", labelled=labelled)
+
+    def input_columns(self) -> list[str]:
+        return self.text
 
     def _canonical(self, data: Dataset, split: str, *, labelled: bool) -> Dataset:
         columns = text_columns.read(data, self.text, split)
@@ -125,7 +133,7 @@ class Task(BaseTask):
         if self.problem == "single_label":
             return self.names[row["label"]]
         if self.problem == "multi_label":
-            return " + ".join(n for n, on in zip(self.names, row["label"], strict=True) if on) or "(none)"
+            return _SEPARATOR.join(n for n, on in zip(self.names, row["label"], strict=True) if on)
         return None
 
     # -- model --------------------------------------------------------------------------------

@@ -1,0 +1,209 @@
+"""What training would do, and what is wrong with the data: the `check` verb, and the first step of `train`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nlp_finetune.data import checks, lengths
+from nlp_finetune.data.duplicates import SplitTexts
+from nlp_finetune.errors import InputError
+from nlp_finetune.learning.optimizers import schedule_factor, warmup_steps
+from nlp_finetune.models import summary
+from nlp_finetune.runtime import Runtime, say
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from nlp_finetune.build import Prepared
+
+_MANY_CLASSES = 20
+_MEASURED_ROWS = 20_000
+"""Lengths are measured on at most this many rows of a split: percentiles need no more."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled table of a report."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What the data are like: sizes, balance, lengths, findings, and what simple rivals score."""
+
+    splits: dict[str, int]
+    origins: dict[str, str]
+    balance: dict[str, dict[str, int]]
+    lengths: dict[str, lengths.LengthReport]
+    findings: list[checks.Finding]
+    baselines: dict[str, dict[str, dict[str, float]]]
+    example: str
+
+    def sections(self) -> list[Section]:
+        """Tables for people."""
+        parts = [Section("Data", ("split", "rows", "from"), [(s, str(n), self.origins[s]) for s, n in self.splits.items()])]
+        parts += [self._balance_section()] if self.balance["train"] else []
+        rows = [(s, *map(str, r.percentiles.values()), str(r.longest), r.line()) for s, r in self.lengths.items()]
+        parts.append(Section("Lengths in tokens", ("split", "50%", "75%", "90%", "95%", "99%", "longest", ""), rows))
+        found = [(f.level, f.message) for f in self.findings] or [("ok", "nothing found")]
+        parts.append(Section("Findings", ("level", "what"), found))
+        scores = [
+            (split, name, ", ".join(f"{k} {v:.4f}" for k, v in values.items()))
+            for split, rivals in self.baselines.items()
+            for name, values in rivals.items()
+        ]
+        return [*parts, Section("Simple rivals", ("split", "rival", "scores"), scores)] if scores else parts
+
+    def _balance_section(self) -> Section:
+        train = self.balance["train"]
+        total = sum(train.values())
+        names = sorted(train, key=lambda name: -train[name])
+        rows = [
+            (name, *(str(counts.get(name, 0)) for counts in self.balance.values()), f"{train[name] / total:.1%}")
+            for name in names[:_MANY_CLASSES]
+        ]
+        if len(names) > _MANY_CLASSES:
+            rows.append((f"... {len(names) - _MANY_CLASSES} more", *("" for _ in self.balance), ""))
+        return Section("Labels", ("label", *self.balance, "share of train"), rows)
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as plain JSON."""
+        return {
+            "splits": self.splits,
+            "origins": self.origins,
+            "labels": self.balance,
+            "lengths": {
+                name: {
+                    "percentiles": {str(k): v for k, v in report.percentiles.items()},
+                    "longest": report.longest,
+                    "summary": report.line(),
+                }
+                for name, report in self.lengths.items()
+            },
+            "findings": [{"level": f.level, "code": f.code, "message": f.message} for f in self.findings],
+            "baselines": self.baselines,
+            "example": self.example,
+        }
+
+
+def data_report(prepared: Prepared, *, strict: bool = False, tell: Callable[[str], None] = say) -> DataReport:
+    """Examine the data of a run and say what was found.
+
+    Raises `InputError` for findings that are errors, and with `strict` for warnings too.
+    """
+    task, rows = prepared.task, prepared.rows
+    texts = {name: _texts(prepared, data) for name, data in rows.items()}
+    measured = {name: _lengths(prepared, data) for name, data in rows.items()}
+    report = DataReport(
+        splits={name: len(data) for name, data in rows.items()},
+        origins={name: prepared.loaded.origins.get(name, "held out of train") for name in rows},
+        balance={name: checks.balance(t.labels, separator=task.label_separator).counts for name, t in texts.items()},
+        lengths=measured,
+        findings=checks.examine(texts, lengths=measured, separator=task.label_separator),
+        baselines={name: task.baselines(rows["train"], data) for name, data in rows.items() if name != "train"},
+        example=min(texts["train"].texts[:200], key=lambda text: abs(len(text) - 60)),
+    )
+    tell("rows: " + ", ".join(f"{name} {count:,}" for name, count in report.splits.items()))
+    for finding in report.findings:
+        if finding.level == "warning":
+            tell(f"warning: {finding.message}")
+    stopping = [f.message for f in report.findings if f.level == "error" or (strict and f.level == "warning")]
+    if stopping:
+        raise InputError("the data cannot be trained on:\n  " + "\n  ".join(stopping))
+    return report
+
+
+def _texts(prepared: Prepared, rows: Dataset) -> SplitTexts:
+    task = prepared.task
+    listed = list(rows)
+    return SplitTexts(
+        texts=[task.row_text(row) for row in listed],
+        labels=[task.row_label(row) for row in listed],
+        rows=[row["row"] for row in listed],
+    )
+
+
+def _lengths(prepared: Prepared, rows: Dataset) -> lengths.LengthReport:
+    import numpy as np
+
+    sample = rows.select(range(min(len(rows), _MEASURED_ROWS)))
+    measured = prepared.task.token_lengths(sample[:], prepared.processor)
+    limit = getattr(prepared.config, "max_position_embeddings", None)
+    return lengths.length_report(np.asarray(measured), prepared.task.options.max_length, limit=limit)
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """What training would do: steps, learning rates, layers, memory."""
+
+    facts: list[tuple[str, str]]
+    learning_rates: list[tuple[str, str, str]]
+    layers: list[summary.LayerGroup]
+    memory_mb: dict[str, float]
+
+    def sections(self) -> list[Section]:
+        """Tables for people."""
+        layers = [
+            (g.name, g.kind, g.shapes, f"{g.parameters:,}", "trained" if g.trainable else "frozen")
+            for g in self.layers
+        ]
+        memory = [(name, f"{size:,.0f} MB") for name, size in self.memory_mb.items()]
+        return [
+            Section("Plan", ("", ""), list(self.facts)),
+            Section("Learning rate", ("at", "step", "rate"), list(self.learning_rates)),
+            Section("Model", ("group", "kind", "shapes", "parameters", ""), layers),
+            Section("Memory (estimate)", ("part", "size"), memory),
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as plain JSON."""
+        return {
+            "plan": dict(self.facts),
+            "learning_rates": {at: float(rate) for at, _, rate in self.learning_rates},
+            "layers": [
+                {"name": g.name, "kind": g.kind, "parameters": g.parameters, "trainable": bool(g.trainable)}
+                for g in self.layers
+            ],
+            "memory_mb": self.memory_mb,
+        }
+
+
+def plan_report(prepared: Prepared, runtime: Runtime) -> PlanReport:
+    """Say what training would do, without loading weights: the model is built without memory."""
+    import torch
+
+    import nlp_finetune.models  # noqa: F401  before the first import of transformers
+
+    import transformers  # isort: skip
+
+    recipe = prepared.recipe
+    optim, train = recipe.optim, recipe.train
+    with torch.device("meta"):
+        model = getattr(transformers, prepared.task.auto_class).from_config(prepared.config)
+    steps, rows = prepared.steps, len(prepared.encoded["train"])
+    factor = schedule_factor(optim.schedule, warmup=optim.warmup, steps=steps)
+    marks = [(f"{share}%", min(steps - 1, round(share / 100 * steps))) for share in (0, 25, 50, 75, 100)]
+    longest = max(prepared.encoded["train"]["length"])
+    per_process = -(-prepared.batch_size // runtime.processes)
+    memory = summary.estimate_memory(
+        model, rows=per_process, tokens=longest, optimizer_states=2, precision="fp32"
+    )
+    facts = [
+        ("task", f"{recipe.task.name}, metric {prepared.metric}"),
+        ("checkpoint", f"{prepared.checkpoint.given} ({prepared.checkpoint.kind}), {type(model).__name__}"),
+        ("optimizer steps", f"{steps} of {prepared.batch_size} rows: {steps * prepared.batch_size / rows:.2f} epochs"),
+        ("evaluation", f"every {train.eval_every}" if train.eval_every == "epoch" else f"every {train.eval_every} steps"),
+        ("optimizer", f"{optim.name}, {optim.schedule} schedule, {warmup_steps(optim.warmup, steps)} steps of warm-up"),
+        ("engine", f"{train.engine} on {runtime.processes} process(es), {runtime.threads} threads each"),
+    ]
+    return PlanReport(
+        facts=facts,
+        learning_rates=[(at, str(step), f"{optim.learning_rate * factor(step):.3g}") for at, step in marks],
+        layers=summary.layer_groups(model),
+        memory_mb={name: size / 2**20 for name, size in memory.items()},
+    )

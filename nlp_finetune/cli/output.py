@@ -1,0 +1,67 @@
+"""What the verbs print: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nlp_finetune.check import Section
+
+_EXAMPLE = "The soup was worth the wait."
+
+
+def line(text: str) -> None:
+    """One line for the user, on stderr."""
+    print(text, file=sys.stderr)
+
+
+def warn(text: str) -> None:
+    """One warning for the user, on stderr."""
+    line(f"warning: {text}")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
+    """A small table on stderr; columns keep their full width where nobody watches."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title=title, title_justify="left", box=None, pad_edge=False, show_header=any(header))
+    for name in header:
+        shown.add_column(name, overflow="fold")
+    for row in rows:
+        shown.add_row(*[str(cell).replace("[", r"\[") for cell in row])
+    console = Console(stderr=True)
+    Console(stderr=True, width=console.width if console.is_terminal else 140).print(shown)
+
+
+def sections(parts: Sequence[Section]) -> None:
+    """Titled tables, one after the other."""
+    for part in parts:
+        line("")
+        table(part.header, part.rows, title=part.title)
+
+
+def score_with_interval(scores: dict[str, Any], name: str) -> str:
+    """`0.8612 (0.838 to 0.884)`: a score and its 95 % interval."""
+    value = f"{scores[name]:.4f}"
+    interval = scores.get(f"{name}_ci95")
+    return f"{value} (95 % CI {interval[0]:.3f} to {interval[1]:.3f})" if interval else value
+
+
+def program() -> str:
+    """How the user started this program, for commands to paste."""
+    return "python run.py" if os.path.basename(sys.argv[0]) == "run.py" else "nlp-finetune"
+
+
+def example_text(run: str) -> str:
+    """A text of the kind that the run was trained on: its first training example that is short."""
+    try:
+        check = json.loads((Path(run) / "check.json").read_text(encoding="utf-8"))
+        return str(check["example"])
+    except (OSError, ValueError, KeyError):
+        return _EXAMPLE

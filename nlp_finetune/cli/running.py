@@ -1,0 +1,239 @@
+"""The verbs that compute: train, check, evaluate, predict. torch is imported inside functions."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nlp_finetune.cli import output
+from nlp_finetune.cli.recipes import add_recipe_arguments, load_recipe
+from nlp_finetune.errors import EXIT_DONE, InputError
+from nlp_finetune.runtime import say, set_up_log
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from nlp_finetune.inference import Model, Run
+    from nlp_finetune.job import Result
+    from nlp_finetune.recipe import Recipe
+    from nlp_finetune.runtime import Runtime
+
+
+def add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `train`."""
+    add_recipe_arguments(parser)
+    parser.add_argument("--strict", action="store_true", help="treat warnings about the data as errors")
+    parser.add_argument("--json", action="store_true", help="print metrics.json on stdout")
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Fine-tune; print the scores, the run folder and what to do next."""
+    recipe = _begin(arguments)
+    from nlp_finetune.train import train as run
+
+    result = run(recipe, strict=arguments.strict)
+    if _is_main_process():
+        if arguments.json:
+            print(json.dumps({"output_dir": result.output_dir, **result.metrics}, indent=2))
+        _show_result(result)
+    return EXIT_DONE
+
+
+def _begin(arguments: argparse.Namespace) -> Recipe:
+    """Set up the log, load the recipe and say what overrides cleared."""
+    set_up_log(quiet=arguments.quiet)
+    loaded = load_recipe(arguments)
+    for note in loaded.notes:
+        say(note)
+    return loaded.recipe
+
+
+def _is_main_process() -> bool:
+    from accelerate import PartialState
+
+    return bool(PartialState().is_main_process) if PartialState._shared_state else True
+
+
+def _show_result(result: Result) -> None:
+    metrics = result.metrics
+    name = metrics["best"]["metric"]
+    split = "test" if "test" in metrics else "validation"
+    scores = metrics[split]
+    rows = [(f"{split} {name}", output.score_with_interval(scores, name), f"{scores['rows']} rows")]
+    rows += [
+        (f"{split} {other}", f"{value:.4f}", "")
+        for other, value in scores.items()
+        if isinstance(value, float) and other not in (name, "loss")
+    ]
+    for baseline, values in metrics["baselines"].get(split, {}).items():
+        if name in values:
+            rows.append((f"baseline {baseline}", f"{values[name]:.4f}", f"{name} of a simple rival"))
+    figures = metrics["train"]
+    speed = f"{figures['samples_per_second']} rows/s, {figures['padding_fraction']:.1%} padding"
+    rows.append(("training time", f"{figures['seconds']:.0f} s", f"{figures['steps']} steps, {speed}"))
+    best = metrics["best"]
+    rows.append(("best checkpoint", f"step {best['step']}", f"epoch {best['epoch']:g}, by validation {name}"))
+    output.table(("", "value", ""), rows)
+    done = "already finished, nothing to do" if result.already_finished else "finished"
+    output.line(f"\n{done}: {result.output_dir}\n\nNext:")
+    program = output.program()
+    folder = shlex.quote(result.output_dir)
+    output.line(f"  {program} predict {folder} --text {shlex.quote(output.example_text(result.output_dir))}")
+    output.line(f"  {program} predict {folder} --input FILE.csv --output predictions.csv")
+    output.line(f"  {program} evaluate {folder} --data FILE.csv")
+
+
+def add_check_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `check`."""
+    add_train_arguments(parser)
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Say what training would do and what is wrong with the data; train nothing."""
+    recipe = _begin(arguments)
+    from nlp_finetune import runtime
+    from nlp_finetune.build import prepare
+    from nlp_finetune.check import data_report, plan_report
+
+    here = runtime.start(threads=recipe.train.threads)
+    prepared = prepare(recipe, here)
+    report = data_report(prepared, strict=arguments.strict)
+    plan = plan_report(prepared, here)
+    if arguments.json:
+        print(json.dumps({"data": report.as_json(), "plan": plan.as_json()}, indent=2, ensure_ascii=False))
+    else:
+        output.sections([*report.sections(), *plan.sections()])
+    return EXIT_DONE
+
+
+def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `evaluate`."""
+    parser.add_argument("run", metavar="RUN", help="run folder")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--data", metavar="FILE", help="labelled file to evaluate on")
+    which.add_argument("--split", metavar="NAME", help="split of the run's own data (default: test, else validation)")
+    _add_reading_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Score a run on a labelled file or on a split of its own data."""
+    set_up_log(quiet=arguments.quiet)
+    from nlp_finetune import inference
+
+    run = inference.find(arguments.run)
+    here, model = _load(run, arguments)
+    rows, name = _evaluation_rows(run, model, here, arguments)
+    predictions = model.run(rows).predictions
+    scores = inference.metrics_with_interval(model.task, predictions, rows, metric=_metric(run, model))
+    if here.is_main and arguments.json:
+        print(json.dumps({"run": arguments.run, "data": name, "metrics": scores}, indent=2))
+    elif here.is_main:
+        metric = _metric(run, model)
+        shown = [(metric, output.score_with_interval(scores, metric))]
+        shown += [(k, f"{v:.4f}") for k, v in scores.items() if isinstance(v, float) and k != metric]
+        output.line(f"{name}: {scores['rows']} rows")
+        output.table(("metric", "value"), shown)
+    return EXIT_DONE
+
+
+def _metric(run: Run, model: Model) -> str:
+    return model.task.metric if run.metric in (None, "auto") else str(run.metric)
+
+
+def _evaluation_rows(
+    run: Run, model: Model, here: Runtime, arguments: argparse.Namespace
+) -> tuple[Dataset, str]:
+    if arguments.data is not None:
+        return model.task.inputs(_read(arguments.data, arguments), labelled=True), str(arguments.data)
+    from nlp_finetune.build import prepare
+    from nlp_finetune.train import saved_recipe
+
+    prepared = prepare(saved_recipe(run.folder), here, tell=lambda _: None)
+    split = arguments.split or ("test" if "test" in prepared.rows else "validation")
+    if split not in prepared.rows:
+        raise InputError(f"--split {split}: the run's data have {', '.join(prepared.rows)}.")
+    return prepared.rows[split], split
+
+
+def _add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--columns", metavar="A,B", help="column names of a file without a header")
+    parser.add_argument("--delimiter", help="what separates columns: a character, tab or comma")
+    parser.add_argument("--encoding", help="character encoding of the file")
+    parser.add_argument("--batch-size", type=int, default=64, help="rows in one forward pass (default 64)")
+
+
+def _read(path: str, arguments: argparse.Namespace) -> Dataset:
+    from nlp_finetune.data import sources
+
+    columns = arguments.columns.split(",") if arguments.columns else None
+    rows, notes = sources.read_file(
+        path, columns=columns, delimiter=arguments.delimiter, encoding=arguments.encoding
+    )
+    for note in notes:
+        say(note)
+    return rows
+
+
+def _load(run: Run, arguments: argparse.Namespace) -> tuple[Runtime, Model]:
+    from nlp_finetune import inference, runtime
+
+    if arguments.batch_size < 1:
+        raise InputError(f"--batch-size {arguments.batch_size}: at least 1.")
+    here = runtime.start()
+    return here, inference.load(run, here, batch_size=arguments.batch_size)
+
+
+def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `predict`."""
+    parser.add_argument("run", metavar="RUN", help="run folder")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--text", action="append", metavar="TEXT", help="a text; twice for a pair")
+    what.add_argument("--input", metavar="FILE", help="file with a text column (csv, tsv, jsonl, parquet, txt, ...)")
+    parser.add_argument("--output", metavar="FILE", help="where to write: .csv, .tsv, .jsonl or .json")
+    parser.add_argument("--json", action="store_true", help="print predictions as one JSON document")
+    _add_reading_arguments(parser)
+
+
+def predict(arguments: argparse.Namespace) -> int:
+    """Predict for texts or for a file; rows that cannot be predicted are named."""
+    set_up_log(quiet=arguments.quiet)
+    from nlp_finetune import inference
+    from nlp_finetune.cli import files
+
+    if arguments.output is not None:
+        files.check_output(Path(arguments.output))
+    run = inference.find(arguments.run)
+    source = None if arguments.input is None else _read(arguments.input, arguments)
+    here, model = _load(run, arguments)
+    data = source if source is not None else files.from_texts(model.task, arguments.text)
+    data, bad = files.without_bad_rows(model.task, data)
+    rows = model.task.inputs(data, labelled=False)
+    answers = model.answers(rows)
+    if not here.is_main:
+        return EXIT_DONE
+    for row, problem in bad[:10]:
+        output.warn(f"row {row} is left out: {problem}")
+    if len(bad) > 10:
+        output.warn(f"{len(bad) - 10} more rows are left out")
+    _deliver(data, rows, answers, arguments)
+    return EXIT_DONE
+
+
+def _deliver(
+    data: Dataset, rows: Dataset, answers: list[dict[str, Any]], arguments: argparse.Namespace
+) -> None:
+    from nlp_finetune.cli import files
+
+    if arguments.output is not None:
+        files.write(Path(arguments.output), data, answers)
+        output.line(f"{len(answers)} predictions written to {arguments.output}")
+    if arguments.json:
+        print(json.dumps(answers, ensure_ascii=False, indent=2))
+    elif arguments.output is None:
+        for answer in answers:
+            sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")

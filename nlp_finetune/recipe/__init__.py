@@ -1,0 +1,31 @@
+"""Recipes: one YAML file, one frozen schema, no behaviour.
+
+`load` reads one, with overrides; everything else here shows, compares or documents recipes.
+"""
+
+from nlp_finetune.recipe.finding import FILE_ENDINGS, find, names_a_file, shipped
+from nlp_finetune.recipe.loading import Loaded, load
+from nlp_finetune.recipe.reference import json_schema, reference_markdown
+from nlp_finetune.recipe.resolved import differences, headline, to_yaml
+from nlp_finetune.recipe.schema import Data, Loss, Model, Optim, Recipe, TaskOptions, Train
+
+__all__ = [
+    "FILE_ENDINGS",
+    "Data",
+    "Loaded",
+    "Loss",
+    "Model",
+    "Optim",
+    "Recipe",
+    "TaskOptions",
+    "Train",
+    "differences",
+    "find",
+    "headline",
+    "json_schema",
+    "load",
+    "names_a_file",
+    "reference_markdown",
+    "shipped",
+    "to_yaml",
+]

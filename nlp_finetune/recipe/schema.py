@@ -1,0 +1,300 @@
+"""The sections of a recipe: every key, its type, its default and its meaning. Defaults stand only here.
+
+A section is data without behaviour. Its `conflicts` are keys that contradict each other, among them
+keys that another choice would silently ignore: no key is accepted and ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, SkipValidation, model_validator
+from pydantic_core import PydanticCustomError
+
+from nlp_finetune.recipe.finding import names_a_file
+
+Count = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
+Text = Annotated[str, Field(min_length=1)]
+Conflict = tuple[str, str]
+"""A key of the section and what is wrong with it."""
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, strict about types, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    def conflicts(self) -> list[Conflict]:
+        """Keys that contradict each other, all of them."""
+        return []
+
+    @model_validator(mode="after")
+    def _refuse_conflicts(self) -> Section:
+        if conflicts := self.conflicts():
+            text = "; ".join(f"{key}: {problem}" for key, problem in conflicts)
+            raise PydanticCustomError("conflict", "{text}", {"text": text, "conflicts": conflicts})
+        return self
+
+    def _unused(self, name: str, users: dict[str, tuple[str, ...]]) -> list[Conflict]:
+        """Keys set away from their default though the choice `name` is none of those that use them."""
+        section = type(self).__name__.lower()
+        return [
+            (key, f"{name} does not use it; it needs {section}.name: {' or '.join(names)}")
+            for key, names in users.items()
+            if name not in names and getattr(self, key) != type(self).model_fields[key].default
+        ]
+
+
+class TaskOptions(BaseModel):
+    """What the options of every task have; each task adds its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="The task.")
+
+
+class Model(Section):
+    """Which checkpoint is fine-tuned, and what is changed in it."""
+
+    checkpoint: Text = Field(
+        description="Where the weights are: a Hub id, folder, run, `pkg:PACKAGE/FOLDER` or `scratch:NAME`."
+    )
+    revision: Text | None = Field(
+        default=None, description="Commit or tag of a Hub checkpoint; null is its newest state."
+    )
+    tokenizer: Text | None = Field(
+        default=None,
+        description="Folder, Hub id, or `train` to fit one on the training rows; null is the checkpoint's.",
+    )
+    config: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Settings of the model's configuration, such as the sizes of a `scratch:` model.",
+    )
+    head_init: Literal["default", "xavier", "he", "normal", "orthogonal", "zero"] = Field(
+        default="default",
+        description="How weights of a new head are drawn; `default` leaves it to the model.",
+    )
+    dropout: BelowOne | None = Field(
+        default=None,
+        description="Dropout probability everywhere in backbone and head; null leaves the checkpoint's.",
+    )
+    activation: Text | None = Field(
+        default=None,
+        description="Activation function of the backbone, such as `relu`; null leaves the checkpoint's.",
+    )
+
+
+class Data(Section):
+    """Which rows are trained on, validated on and tested on."""
+
+    source: Text | None = Field(
+        default=None,
+        description="A Hub data set, a file, a folder, a glob, or `demo:NAME` for data inside this package.",
+    )
+    revision: Text | None = Field(
+        default=None, description="Commit or tag of a Hub data set; null is its newest state."
+    )
+    config: Text | None = Field(
+        default=None, description="Name of the configuration (subset) of a Hub data set."
+    )
+    train: Text = Field(default="train", description="Split of the source, or a file, to train on.")
+    validation: Text | None = Field(
+        default="validation",
+        description="Split of the source, or a file, to validate on; without one training rows are held out.",
+    )
+    test: Text | None = Field(
+        default=None,
+        description="Split of the source, or a file, for the final test; null is that of a local source.",
+    )
+    columns: list[Text] | None = Field(
+        default=None,
+        min_length=1,
+        description="Column names, in order, of a file without a header; null reads the header.",
+    )
+    delimiter: Text | None = Field(
+        default=None,
+        description="What separates columns in a text file: a character, `tab` or `comma`; null detects it.",
+    )
+    quoting: Literal["auto", "none", "minimal"] = Field(
+        default="auto",
+        description="Whether quotation marks in a text file enclose fields (`minimal`) or are text (`none`).",
+    )
+    encoding: Text | None = Field(
+        default=None, description="Character encoding of text files; null detects it."
+    )
+    limit: Count | None = Field(
+        default=None,
+        description="Number of training rows to take, stratified by label, for a quick try; null takes all.",
+    )
+    validation_fraction: OpenFraction = Field(
+        default=0.1, description="Share of the training rows held out where there is no validation split."
+    )
+
+    def conflicts(self) -> list[Conflict]:
+        if self.source is None and not names_a_file(self.train):
+            return [("source", f"needed, because data.train ({self.train}) is a split and not a file")]
+        return []
+
+
+class Loss(Section):
+    """What training minimises."""
+
+    name: Literal["auto", "cross_entropy", "bce", "mse", "huber", "focal"] = Field(
+        default="auto", description="The loss; `auto` takes the task's default for the labels it finds."
+    )
+    label_smoothing: BelowOne = Field(
+        default=0.0, description="Probability moved from the true class to all classes; for cross_entropy."
+    )
+    gamma: NotNegative = Field(default=2.0, description="How strongly easy rows are played down; for focal.")
+
+    def conflicts(self) -> list[Conflict]:
+        return self._unused(self.name, {"label_smoothing": ("cross_entropy",), "gamma": ("focal",)})
+
+
+class Optim(Section):
+    """How weights move."""
+
+    name: Literal["adamw", "adam", "rmsprop", "sgd"] = Field(default="adamw", description="The optimizer.")
+    learning_rate: Positive = Field(
+        default=2e-5, description="Peak learning rate, reached after the warm-up."
+    )
+    weight_decay: NotNegative = Field(
+        default=0.01, description="Weight decay of matrices; biases and norms have none."
+    )
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        default="linear", description="Course of the learning rate after the warm-up: down to 0, or constant."
+    )
+    warmup: Annotated[int, Field(ge=0)] | BelowOne = Field(
+        default=0.06,
+        description="Length of the warm-up: below 1 a share of all optimizer steps, else a number of steps.",
+    )
+    max_grad_norm: NotNegative | None = Field(
+        default=1.0, description="Gradients with a larger norm are scaled down to it; null or 0 is off."
+    )
+    momentum: BelowOne = Field(default=0.0, description="Momentum; for sgd and rmsprop.")
+    beta1: BelowOne = Field(default=0.9, description="Decay of the mean of gradients; for adamw and adam.")
+    beta2: BelowOne = Field(
+        default=0.999, description="Decay of the mean of squared gradients; for adamw and adam."
+    )
+    epsilon: Positive = Field(
+        default=1e-8, description="Added to the denominator for stability; for adamw, adam and rmsprop."
+    )
+
+    def conflicts(self) -> list[Conflict]:
+        adam = ("adamw", "adam")
+        momentum, epsilon = ("sgd", "rmsprop"), (*adam, "rmsprop")
+        return self._unused(
+            self.name, {"momentum": momentum, "beta1": adam, "beta2": adam, "epsilon": epsilon}
+        )
+
+
+class Train(Section):
+    """How long, how fast and how carefully."""
+
+    engine: Literal["trainer", "accelerate"] = Field(
+        default="trainer",
+        description="transformers' Trainer or the explicit Accelerate loop; both give the same answer.",
+    )
+    epochs: Positive = Field(
+        default=3.0, description="Number of passes over the training rows; fractions are fine."
+    )
+    max_steps: Count | None = Field(
+        default=None, description="Number of optimizer steps, in place of `epochs`; null trains for `epochs`."
+    )
+    batch_size: Count = Field(
+        default=32,
+        description="Rows in one optimizer step, whatever the number of processes and micro batches.",
+    )
+    micro_batch_size: Count | Literal["auto"] = Field(
+        default="auto",
+        description="Most rows in one forward pass of one process; `auto` finds what fits into memory.",
+    )
+    eval_batch_size: Count | Literal["auto"] = Field(
+        default="auto",
+        description="Rows in one forward pass of an evaluation; `auto` finds what fits into memory.",
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto",
+        description="Number format of the computation; `auto` takes bf16 where a GPU supports it.",
+    )
+    threads: Count | Literal["auto"] = Field(
+        default="auto",
+        description="CPU threads of one process; `auto` shares the cores among the local processes.",
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        default=13, description="Seed of everything random: new weights, order of rows, dropout."
+    )
+    eval_every: Count | Literal["epoch"] = Field(
+        default="epoch",
+        description="When to evaluate on the validation rows: at each epoch's end, or every so many steps.",
+    )
+    save_every: Count | Literal["eval", "epoch"] = Field(
+        default="eval",
+        description="When to save a checkpoint: after each evaluation, each epoch, or every so many steps.",
+    )
+    save_total: Count = Field(
+        default=2, description="Number of newest checkpoints kept; the best one is kept besides."
+    )
+    log_every: Count = Field(default=10, description="Optimizer steps between two lines in the history.")
+    metric: Text = Field(
+        default="auto", description="Metric that picks the best checkpoint; `auto` takes the task's."
+    )
+    patience: Count | None = Field(
+        default=None,
+        description="Stop after so many evaluations in a row without a new best; null never stops early.",
+    )
+    resume: Literal["auto", "never"] = Field(
+        default="auto", description="Whether an unfinished run in the same output folder is gone on with."
+    )
+    workers: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Processes that load data; 0 loads in the main process."
+    )
+    bucket: bool = Field(
+        default=True, description="Whether rows of like length share a batch, which saves padding."
+    )
+    extra: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Further settings of transformers.TrainingArguments, by their names there.",
+    )
+
+    def conflicts(self) -> list[Conflict]:
+        if self.micro_batch_size != "auto" and self.micro_batch_size > self.batch_size:
+            return [("micro_batch_size", f"larger than train.batch_size, which is {self.batch_size}")]
+        return []
+
+
+class Recipe(Section):
+    """One experiment: everything that decides what a run does."""
+
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")] = Field(
+        description="Name of the experiment and of its folder under `runs/`."
+    )
+    description: str = Field(default="", description="One line for `list`.")
+    # `loading` has validated them: only the task's own class knows them.
+    task: SerializeAsAny[SkipValidation[TaskOptions]] = Field(
+        description="What kind of problem this is, and its options."
+    )
+    model: Model = Field(description="Which checkpoint is fine-tuned, and what is changed in it.")
+    data: Data = Field(description="Which rows are trained on, validated on and tested on.")
+    loss: Loss = Field(default=Loss(), description="What training minimises.")
+    optim: Optim = Field(default=Optim(), description="How weights move.")
+    train: Train = Field(default=Train(), description="How long, how fast and how carefully.")
+    output_dir: Text | None = Field(default=None, description="Folder of the run; null is `runs/NAME/TIME`.")
+    demo: dict[str, Any] = Field(
+        default_factory=dict,
+        description="What `--demo` overrides, by dotted path: data and a checkpoint that need no network.",
+    )
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "model": Model,
+    "data": Data,
+    "loss": Loss,
+    "optim": Optim,
+    "train": Train,
+}
+"""The sections whose keys are the same for every task; `task` is validated by the task's own class."""
