@@ -104,8 +104,8 @@ def data_report(prepared: Prepared, *, strict: bool = False, tell: Callable[[str
         origins={name: prepared.loaded.origins.get(name, "held out of train") for name in rows},
         balance={name: checks.balance(t.labels, separator=task.label_separator).counts for name, t in texts.items()},
         lengths=measured,
-        findings=checks.examine(texts, lengths=measured, separator=task.label_separator),
-        baselines={name: task.baselines(rows["train"], data) for name, data in rows.items() if name != "train"},
+        findings=checks.examine(texts, lengths=measured if task.cuts_long_rows else None, separator=task.label_separator),
+        baselines=task.baselines(rows),
         example=min(texts["train"].texts[:200], key=lambda text: abs(len(text) - 60)),
     )
     tell("rows: " + ", ".join(f"{name} {count:,}" for name, count in report.splits.items()))

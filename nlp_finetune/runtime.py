@@ -111,7 +111,9 @@ def start(*, threads: int | str = "auto") -> Runtime:
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
         logger.info("one process: using the first GPU; `accelerate launch` uses all of them")
     from accelerate import PartialState
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()
     state = PartialState(cpu=not torch.accelerator.is_available())
     announced = int(os.environ.get("WORLD_SIZE", "1"))
     if announced != state.num_processes:
@@ -154,6 +156,9 @@ def _quiet_libraries() -> None:
     """Our own lines say what the libraries would: nothing is printed twice."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # Read when torch is imported: threads that spin while they wait lose 2 to 4 times the speed as soon
+    # as anything else uses a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("DATASETS_VERBOSITY", "error")
     # Python prints these to stderr from inside the libraries; none is about what the user did.
     warnings.filterwarnings("ignore", category=FutureWarning)

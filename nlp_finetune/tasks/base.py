@@ -28,7 +28,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from nlp_finetune.recipe.schema import TaskOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,14 +37,6 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 """Takes one line that tells the user what was decided and why."""
-
-class TaskOptions(BaseModel):
-    """Options common to all tasks; a task adds its own."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-
 
 class BaseTask(ABC):
     """What every task offers. Subclasses are called `Task` and live in one file each."""
@@ -55,6 +47,8 @@ class BaseTask(ABC):
     couples_rows: ClassVar[str | None] = None
     """Why results depend on the cut into micro batches (in-batch negatives, say); None if they do not."""
 
+    cuts_long_rows: bool = True
+    """Whether tokens beyond the longest input are lost (they are not where windows cover a row)."""
     label_separator: str | None = None
     """What divides the classes in `row_label` where a row may have several."""
 
@@ -161,8 +155,8 @@ class BaseTask(ABC):
             [predictions[i] for i in positions], rows.select(positions)
         )[name]
 
-    def baselines(self, train: Dataset, rows: Dataset) -> dict[str, dict[str, float]]:
-        """Metrics of simple rivals trained on `train`, by their name; none by default."""
+    def baselines(self, rows: Mapping[str, Dataset]) -> dict[str, dict[str, dict[str, float]]]:
+        """Metrics of simple rivals trained on `train`, by the other splits and their names; none by default."""
         return {}
 
     @abstractmethod

@@ -75,6 +75,10 @@ class Task(BaseTask):
     def label_separator(self) -> str | None:  # type: ignore[override]
         return _SEPARATOR if self.problem == "multi_label" else None
 
+    @property
+    def cuts_long_rows(self) -> bool:  # type: ignore[override]
+        return self.options.on_long != "window"
+
     # -- data ---------------------------------------------------------------------------------
 
     def prepare(self, splits: Mapping[str, Dataset], say: Say) -> dict[str, Dataset]:
@@ -198,16 +202,16 @@ class Task(BaseTask):
     def metrics(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, float]:
         import numpy as np
 
-        return self._measure(np.stack(predictions), np.asarray(rows["label"]))
+        return self._measure(np.stack(predictions), np.asarray(rows["label"]), self._thresholds())
 
-    def _measure(self, predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    def _measure(self, predicted: np.ndarray, labels: np.ndarray, thresholds: Any) -> dict[str, float]:
         from nlp_finetune.metrics import classification
         from nlp_finetune.metrics.regression import regression
 
         if self.problem == "single_label":
             return classification.single_label(predicted, labels)
         if self.problem == "multi_label":
-            return classification.multi_label(predicted, labels, self._thresholds())
+            return classification.multi_label(predicted, labels, thresholds)
         return regression(predicted[:, 0], labels)
 
     def _thresholds(self) -> Any:
@@ -229,17 +233,35 @@ class Task(BaseTask):
         import numpy as np
 
         predicted, labels = np.stack(predictions), np.asarray(rows["label"])
-        return lambda positions: self._measure(predicted[positions], labels[positions])[name]
+        return lambda positions: self._measure(predicted[positions], labels[positions], self._thresholds())[name]
 
-    def baselines(self, train: Dataset, rows: Dataset) -> dict[str, dict[str, float]]:
+    def baselines(self, rows: Mapping[str, Dataset]) -> dict[str, dict[str, dict[str, float]]]:
         import numpy as np
 
-        from nlp_finetune.metrics import baselines
+        from nlp_finetune.metrics import baselines, classification
 
-        texts, train_texts = text_columns.joined(rows), text_columns.joined(train)
-        labels, train_labels = np.asarray(rows["label"]), np.asarray(train["label"])
-        predicted = baselines.rivals(self.problem, train_texts, train_labels, texts, classes=len(self.names))
-        return {name: self._measure(values, labels) for name, values in predicted.items()}
+        labels = {name: np.asarray(data["label"]) for name, data in rows.items()}
+        texts = {name: text_columns.joined(data) for name, data in rows.items()}
+        others = [name for name in rows if name != "train"]
+        found = baselines.rivals(
+            self.problem,
+            texts["train"],
+            labels["train"],
+            [text for name in others for text in texts[name]],
+            classes=len(self.names),
+        )
+        ends = np.cumsum([len(texts[name]) for name in others])[:-1]
+        scores: dict[str, dict[str, dict[str, float]]] = {name: {} for name in others}
+        for rival, predicted in found.items():
+            parts = dict(zip(others, np.split(predicted, ends), strict=True))
+            # The model's thresholds are tuned on validation, so its rivals' are too.
+            tuned = self.problem == "multi_label"
+            thresholds = (
+                classification.tune_thresholds(parts["validation"], labels["validation"]) if tuned else 0.5
+            )
+            for name, part in parts.items():
+                scores[name][rival] = self._measure(part, labels[name], thresholds)
+        return scores
 
     def decode(self, predictions: Sequence[Any], rows: Dataset) -> list[dict[str, Any]]:
         if self.problem == "regression":
