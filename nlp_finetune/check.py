@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from nlp_finetune.build import Prepared
 
 _MANY_CLASSES = 20
+_HAS_A_TABLE = ("class_balance", "lengths")
+"""Findings that only repeat what a table of the report shows."""
 _MEASURED_ROWS = 20_000
 """Lengths are measured on at most this many rows of a split: percentiles need no more."""
 
@@ -50,7 +52,8 @@ class DataReport:
         parts += [self._balance_section()] if self.balance["train"] else []
         rows = [(s, *map(str, r.percentiles.values()), str(r.longest), r.line()) for s, r in self.lengths.items()]
         parts.append(Section("Lengths in tokens", ("split", "50%", "75%", "90%", "95%", "99%", "longest", ""), rows))
-        found = [(f.level, f.message) for f in self.findings] or [("ok", "nothing found")]
+        found = [(f.level, f.message) for f in self.findings if f.code not in _HAS_A_TABLE]
+        found = found or [("ok", "nothing found")]
         parts.append(Section("Findings", ("level", "what"), found))
         scores = [
             (split, name, ", ".join(f"{k} {v:.4f}" for k, v in values.items()))

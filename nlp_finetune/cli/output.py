@@ -12,21 +12,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nlp_finetune.check import Section
 
+_WIDTH_WITHOUT_TERMINAL = 140
 _EXAMPLE = "The soup was worth the wait."
 
 
-def line(text: str) -> None:
-    """One line for the user, on stderr."""
-    print(text, file=sys.stderr)
+def line(text: str, *, aside: bool = False) -> None:
+    """One line for the user: on stdout, or `aside` on stderr where stdout carries JSON."""
+    print(text, file=sys.stderr if aside else sys.stdout)
 
 
 def warn(text: str) -> None:
     """One warning for the user, on stderr."""
-    line(f"warning: {text}")
+    line(f"warning: {text}", aside=True)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
-    """A small table on stderr; columns keep their full width where nobody watches."""
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None, aside: bool = False
+) -> None:
+    """A small table; columns keep their full width where nobody watches."""
     from rich.console import Console
     from rich.table import Table
 
@@ -35,8 +38,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | 
         shown.add_column(name, overflow="fold")
     for row in rows:
         shown.add_row(*[str(cell).replace("[", r"\[") for cell in row])
-    console = Console(stderr=True)
-    Console(stderr=True, width=console.width if console.is_terminal else 140).print(shown)
+    watched = Console(stderr=aside)
+    console = watched if watched.is_terminal else Console(width=_WIDTH_WITHOUT_TERMINAL)
+    with console.capture() as captured:
+        console.print(shown)
+    # Cells are padded to the table's width; what follows the text is of no use in a log.
+    lines = [text.rstrip() for text in captured.get().rstrip("\n").split("\n")]
+    line("\n".join(lines), aside=aside)
 
 
 def sections(parts: Sequence[Section]) -> None:

@@ -39,7 +39,7 @@ def train(arguments: argparse.Namespace) -> int:
     if _is_main_process():
         if arguments.json:
             print(json.dumps({"output_dir": result.output_dir, **result.metrics}, indent=2))
-        _show_result(result)
+        _show_result(result, aside=arguments.json)
     return EXIT_DONE
 
 
@@ -58,7 +58,7 @@ def _is_main_process() -> bool:
     return bool(PartialState().is_main_process) if PartialState._shared_state else True
 
 
-def _show_result(result: Result) -> None:
+def _show_result(result: Result, *, aside: bool) -> None:
     metrics = result.metrics
     name = metrics["best"]["metric"]
     split = "test" if "test" in metrics else "validation"
@@ -77,14 +77,17 @@ def _show_result(result: Result) -> None:
     rows.append(("training time", f"{figures['seconds']:.0f} s", f"{figures['steps']} steps, {speed}"))
     best = metrics["best"]
     rows.append(("best checkpoint", f"step {best['step']}", f"epoch {best['epoch']:g}, by validation {name}"))
-    output.table(("", "value", ""), rows)
+    output.table(("", "value", ""), rows, aside=aside)
     done = "already finished, nothing to do" if result.already_finished else "finished"
-    output.line(f"\n{done}: {result.output_dir}\n\nNext:")
-    program = output.program()
-    folder = shlex.quote(result.output_dir)
-    output.line(f"  {program} predict {folder} --text {shlex.quote(output.example_text(result.output_dir))}")
-    output.line(f"  {program} predict {folder} --input FILE.csv --output predictions.csv")
-    output.line(f"  {program} evaluate {folder} --data FILE.csv")
+    program, folder = output.program(), shlex.quote(result.output_dir)
+    example = shlex.quote(output.example_text(result.output_dir))
+    closing = [
+        f"\n{done}: {result.output_dir}\n\nNext:",
+        f"  {program} predict {folder} --text {example}",
+        f"  {program} predict {folder} --input FILE.csv --output predictions.csv",
+        f"  {program} evaluate {folder} --data FILE.csv",
+    ]
+    output.line("\n".join(closing), aside=aside)
 
 
 def add_check_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,156 @@
+"""Training through the command line: what is in the run folder, and what the folder protects."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from tests.command_line import run
+from tests.tiny import TINY
+
+import nlp_finetune.recipe as recipes
+from nlp_finetune.runs import checkpoints
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of twelve steps, evaluated every four."""
+    folder = tmp_path_factory.mktemp("train")
+    done = run(*TINY, "train.max_steps=12", "train.eval_every=4", "output_dir=run", cwd=folder)
+    assert done.code == 0, done.stderr
+    return folder / "run"
+
+
+def metrics(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def history(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
+def test_a_run_folder_holds_what_later_verbs_need(finished: Path) -> None:
+    names = {file.name for file in finished.iterdir()}
+    assert names >= {"model", "recipe.yaml", "environment.json", "metrics.json", "history.jsonl", "status.json"}
+    assert json.loads((finished / "status.json").read_text())["state"] == "finished"
+
+
+def test_metrics_have_plain_names_an_interval_and_baselines(finished: Path) -> None:
+    found = metrics(finished)
+    assert set(found) == {"best", "validation", "test", "baselines", "train"}
+    low, high = found["test"]["accuracy_ci95"]
+    assert low <= found["test"]["accuracy"] <= high
+    assert found["validation"]["rows"] == found["test"]["rows"] == 105
+    assert found["baselines"]["test"]["tfidf"]["accuracy"] > found["baselines"]["test"]["majority"]["accuracy"]
+    assert 0 <= found["train"]["padding_fraction"] < 0.3
+    assert found["train"]["steps"] == 12
+
+
+def test_the_best_step_is_the_best_of_the_history(finished: Path) -> None:
+    evaluations = {h["step"]: h["validation"]["accuracy"] for h in history(finished) if "validation" in h}
+    assert list(evaluations) == [4, 8, 12]
+    best = metrics(finished)["best"]
+    assert best["value"] == evaluations[best["step"]] == max(evaluations.values())
+
+
+def test_history_has_training_losses_with_step_epoch_and_rate(finished: Path) -> None:
+    logged = [h for h in history(finished) if "loss" in h]
+    assert [h["step"] for h in logged] == [4, 8, 10, 12]
+    assert all({"epoch", "grad_norm", "learning_rate"} <= set(h) for h in logged)
+
+
+def test_evaluate_gives_the_scores_of_metrics_json(finished: Path) -> None:
+    done = run("evaluate", finished, "--json", cwd=finished)
+    scores = json.loads(done.stdout)["metrics"]
+    expected = {k: v for k, v in metrics(finished)["test"].items() if k != "loss"}
+    assert scores == expected
+
+
+def test_the_model_loads_in_plain_transformers_with_its_label_names(finished: Path) -> None:
+    code = (
+        "import sys, torch\n"
+        "try:\n    import torchvision\n"
+        "except Exception:\n"  # a torchvision that cannot be imported breaks transformers' pipelines
+        "    sys.modules['torchvision'] = None\n"
+        "from transformers import pipeline\n"
+        f"pipe = pipeline('text-classification', {str(finished / 'model')!r}, top_k=None)\n"
+        "print({part['label']: part['score'] for part in pipe('Not worth the money.')[0]})\n"
+        "assert not any(name.startswith('nlp_finetune') for name in sys.modules)\n"
+    )
+    plain = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/", check=True)
+    done = run("predict", finished, "--text", "Not worth the money.", cwd=finished)
+    ours = json.loads(done.stdout)["scores"]
+    theirs = eval(plain.stdout.strip().splitlines()[-1])
+    assert set(ours) == {"negative", "mixed", "positive"}
+    assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+def test_a_finished_run_is_left_alone(finished: Path) -> None:
+    before = (finished / "metrics.json").stat().st_mtime_ns
+    done = run(*TINY, "train.max_steps=12", "train.eval_every=4", f"output_dir={finished}", cwd=finished)
+    assert done.code == 0
+    assert "already finished" in done.stdout
+    assert (finished / "metrics.json").stat().st_mtime_ns == before
+
+
+def test_another_recipe_is_refused_with_what_differs(finished: Path) -> None:
+    done = run(*TINY, "train.max_steps=13", "train.eval_every=4", f"output_dir={finished}", cwd=finished)
+    assert done.code == 2
+    assert "train.max_steps: 12 -> 13" in done.stderr
+
+
+def test_the_saved_recipe_replays_the_run_bit_for_bit(finished: Path, tmp_path: Path) -> None:
+    done = run("--recipe", finished / "recipe.yaml", "output_dir=again", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    one, two = (load_file(f / "model" / "model.safetensors") for f in (finished, tmp_path / "again"))
+    assert all((one[name] == two[name]).all() for name in one)
+
+
+def test_both_engines_give_the_same_run(finished: Path, tmp_path: Path) -> None:
+    done = run(
+        *TINY, "train.max_steps=12", "train.eval_every=4", "train.engine=accelerate", "output_dir=run", cwd=tmp_path
+    )
+    assert done.code == 0, done.stderr
+    other = metrics(tmp_path / "run")
+    assert {k: other[k] for k in ("best", "validation", "test")} == {
+        k: metrics(finished)[k] for k in ("best", "validation", "test")
+    }
+
+
+def test_patience_stops_early(tmp_path: Path) -> None:
+    # A learning rate of almost nothing: the first evaluation stays the best.
+    done = run(
+        *TINY, "train.max_steps=30", "train.eval_every=2", "train.patience=2", "optim.learning_rate=1e-12",
+        "output_dir=run", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.code == 0, done.stderr
+    assert "early stopping at step 6" in done.stderr
+    assert metrics(tmp_path / "run")["train"]["steps"] == 6
+    assert metrics(tmp_path / "run")["best"]["step"] == 2
+
+
+def test_fine_tuning_goes_on_from_a_run(finished: Path, tmp_path: Path) -> None:
+    done = run(
+        "--recipe", "text_cls", f"model.checkpoint={finished}", "data.source=demo:reviews", "train.max_steps=2",
+        "task.max_length=32", "output_dir=run", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.code == 0, done.stderr
+    assert "new head" not in done.stderr
+
+
+def test_weights_that_no_longer_exist_are_not_evaluated(finished: Path) -> None:
+    assert list((finished / "checkpoints").glob("best-*")) == []
+    assert checkpoints.newest(finished / "checkpoints", print) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["trainer", "accelerate"])
+@pytest.mark.parametrize("name", sorted(recipes.shipped()))
+def test_every_shipped_recipe_has_a_demo_that_runs(name: str, engine: str, tmp_path: Path) -> None:
+    done = run(
+        "--recipe", name, "--demo", "train.max_steps=4", f"train.engine={engine}", "output_dir=run", cwd=tmp_path
+    )
+    assert done.code == 0, done.stderr
+    assert metrics(tmp_path / "run")["train"]["steps"] == 4
