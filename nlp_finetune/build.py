@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections.abc import Callable
@@ -84,7 +85,7 @@ def prepare(recipe: Recipe, runtime: Runtime, *, tell: Callable[[str], None] = s
     for note in loaded.notes:
         tell(note)
     rows = _split(recipe, task.prepare(loaded.splits, tell), task, tell)
-    _check_choices(recipe, task)
+    _check_choices(recipe, task, runtime)
     config = load_config(checkpoint, overrides=task.config_overrides(), edits=recipe.model.config)
     processor = load_tokenizer(
         checkpoint,
@@ -140,11 +141,24 @@ def _split(
     return rows
 
 
-def _check_choices(recipe: Recipe, task: base.BaseTask) -> None:
-    """What only the data can tell: does the loss fit the problem?"""
+def _check_choices(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -> None:
+    """What only data and machine can tell: do loss, metric, precision and batch size fit them?"""
     fitting = task.losses()
     if recipe.loss.name not in ("auto", *fitting):
         raise InputError(f"loss.name {recipe.loss.name} does not fit these labels; use {' or '.join(fitting)}.")
+    metrics = ("loss", *task.metric_names())
+    if recipe.train.metric not in ("auto", *metrics):
+        near = difflib.get_close_matches(recipe.train.metric, metrics, n=1)
+        raise InputError(
+            f"train.metric {recipe.train.metric}: not among this task's metrics ({', '.join(metrics)})"
+            + (f"; did you mean {near[0]}?" if near else ".")
+        )
+    choose_precision(recipe.train.precision, runtime.device, lambda _: None)
+    if recipe.train.batch_size < runtime.processes:
+        raise InputError(
+            f"train.batch_size {recipe.train.batch_size} is smaller than the {runtime.processes} processes: "
+            "each needs a row in every optimizer step."
+        )
 
 
 def _cache_file(

@@ -38,15 +38,16 @@ def train(recipe: Recipe, *, strict: bool = False) -> Result:
     prepared = prepare(recipe, runtime)
     report = runtime.on_main(lambda: check.data_report(prepared, strict=strict))
     folder = runtime.on_main(lambda: folder or _default_folder(recipe))
+    folder.refuse_unwritable()
+    stop = StopRequest()
+    built = build(prepared, folder, runtime, stop)
     runtime.on_main(folder.create)
-    with StopRequest() as stop, _status(folder, runtime) as progress:
-        built = build(prepared, folder, runtime, stop)
-        progress.append(built)
+    with stop, _status(folder, runtime, built):
         runtime.on_main(lambda: _record_start(folder, given, built, report, runtime))
         best_step, epoch = _fit(built, folder, recipe, runtime)
         if built.flow.interrupted:
             raise StoppedError(_stopped_message(folder, built.flow.step, stop.signal_name))
-    with _status(folder, runtime):
+    with _status(folder, runtime, built):
         metrics = _finish(prepared, built, folder, best_step, epoch, report, runtime)
     return Result(str(folder), metrics)
 
@@ -82,17 +83,16 @@ def _with_decisions(recipe: Recipe, decisions: dict[str, Any]) -> Recipe:
 
 
 @contextmanager
-def _status(folder: RunFolder, runtime: Runtime) -> Iterator[list[Built]]:
+def _status(folder: RunFolder, runtime: Runtime, built: Built) -> Iterator[None]:
     """Write into status.json how the block ended, also where it failed."""
-    built: list[Built] = []
 
     def write(state: str, code: int | None, reason: str) -> None:
         if runtime.is_main:
-            folder.set_status(state, exit_code=code, reason=reason, step=built[0].flow.step if built else 0)
+            folder.set_status(state, exit_code=code, reason=reason, step=built.flow.step)
 
     write("running", None, "")
     try:
-        yield built
+        yield
     except StoppedError as error:
         write("stopped", EXIT_STOPPED, str(error))
         raise

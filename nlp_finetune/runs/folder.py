@@ -48,13 +48,18 @@ class RunFolder:
         """Whether the run ended as planned: its model is whole and its metrics are written."""
         return bool(read_json(self.status).get("state") == "finished" and self.metrics.is_file())
 
+    def refuse_unwritable(self) -> None:
+        """Raise `InputError` where the folder could not be made or written; nothing is made yet."""
+        nearest = next(parent for parent in (self.path.absolute(), *self.path.absolute().parents) if parent.exists())
+        if not nearest.is_dir():
+            raise InputError(f"output_dir {self.path}: cannot be written, because {nearest} is a file.")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise InputError(f"output_dir {self.path}: cannot be written (no permission for {nearest}).")
+
     def create(self) -> None:
         """Make the folder, or raise `InputError` where that cannot be."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / ".writable"
-            probe.touch()
-            probe.unlink()
         except OSError as error:
             raise InputError(
                 f"output_dir {self.path}: cannot be written ({error.strerror}). Set output_dir=FOLDER."

@@ -144,6 +144,10 @@ class BaseTask(ABC):
         """Learn decision thresholds from validation predictions; nothing by default."""
 
     @abstractmethod
+    def metric_names(self) -> tuple[str, ...]:
+        """Names that `metrics` will give, known once `prepare` has run; `train.metric` is one of them or `loss`."""
+
+    @abstractmethod
     def metrics(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, float]:
         """Plain-named metrics of predictions, in the order of the canonical rows."""
 

@@ -28,7 +28,12 @@ _CONFIG_NAMES = {
     "multi_label": "multi_label_classification",
     "regression": "regression",
 }
-_METRIC = {"single_label": "accuracy", "multi_label": "f1_micro", "regression": "pearson"}
+_METRICS = {
+    "single_label": ("accuracy", "macro_f1", "mcc"),
+    "multi_label": ("f1_micro", "f1_macro", "accuracy", "mcc"),
+    "regression": ("pearson", "spearman", "rmse", "mae"),
+}
+"""What is measured for each kind of problem; the first picks the best checkpoint."""
 _LOSSES = {"single_label": ("cross_entropy", "focal"), "multi_label": ("bce",), "regression": ("mse", "huber")}
 
 
@@ -69,7 +74,7 @@ class Task(BaseTask):
 
     @property
     def metric(self) -> str:  # type: ignore[override]
-        return _METRIC[self.problem]
+        return _METRICS[self.problem][0]
 
     @property
     def label_separator(self) -> str | None:  # type: ignore[override]
@@ -198,6 +203,9 @@ class Task(BaseTask):
     def merge(self, windows: list[Any]) -> Any:
         """Mean of the windows' probabilities."""
         return sum(windows) / len(windows)
+
+    def metric_names(self) -> tuple[str, ...]:
+        return _METRICS[self.problem]
 
     def metrics(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, float]:
         import numpy as np

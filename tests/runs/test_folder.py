@@ -43,6 +43,8 @@ def test_nan_is_refused_in_json_and_the_file_stays(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):
+        RunFolder(tmp_path / "file" / "run").refuse_unwritable()
+    with pytest.raises(InputError, match="cannot be written"):
         RunFolder(tmp_path / "file" / "run").create()
 
 
