@@ -1,6 +1,6 @@
 """The demo of `text_cls`, three seeds: does the model beat a TF-IDF baseline by 5 points?
 
-    python benchmarks/demo_reviews.py
+python benchmarks/demo_reviews.py
 """
 
 from __future__ import annotations

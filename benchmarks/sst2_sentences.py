@@ -1,6 +1,6 @@
 """SST-2 sentences (6,920 / 872 / 1,821 rows), MiniLM, 2 epochs, learning rate 5e-5, fp32, both engines.
 
-    python benchmarks/sst2_sentences.py
+python benchmarks/sst2_sentences.py
 """
 
 from __future__ import annotations

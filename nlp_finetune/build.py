@@ -1,7 +1,7 @@
 """Recipe -> Job: the one page where parts meet.
 
-    prepare(recipe)  ->  Prepared   data read, columns found, split, tokenized; no weights yet
-    build(prepared)  ->  Built      model loaded, and everything an engine needs around it
+prepare(recipe)  ->  Prepared   data read, columns found, split, tokenized; no weights yet
+build(prepared)  ->  Built      model loaded, and everything an engine needs around it
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from nlp_finetune import inference
 from nlp_finetune.arguments import check_extra, training_arguments
 from nlp_finetune.data import sources, splits
 from nlp_finetune.data.batching import BatchPlan, planned_steps
+from nlp_finetune.data.drawing import DrawnRows
 from nlp_finetune.errors import InputError
 from nlp_finetune.job import Job
 from nlp_finetune.learning.flow import EarlyStopping, FiniteLoss, Flow, RankSeed, StopOnRequest
@@ -87,6 +88,7 @@ def prepare(recipe: Recipe, runtime: Runtime, *, tell: Callable[[str], None] = s
     rows = _split(recipe, task.prepare(loaded.splits, tell), task, tell)
     _check_choices(recipe, task, runtime)
     config = load_config(checkpoint, overrides=task.config_overrides(), edits=recipe.model.config)
+    task.check_config(config)
     processor = load_tokenizer(
         checkpoint,
         tokenizer=recipe.model.tokenizer,
@@ -161,9 +163,7 @@ def _check_choices(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -> Non
         )
 
 
-def _cache_file(
-    loaded: sources.Loaded, split: str, rows: Dataset, task: base.BaseTask, processor: Any
-) -> Path:
+def _cache_file(loaded: sources.Loaded, split: str, rows: Dataset, task: base.BaseTask, processor: Any) -> Path:
     """Where the tokenized split is cached: named by data, tokenizer and preprocessing version."""
     import datasets
 
@@ -172,7 +172,7 @@ def _cache_file(
     tokenizer.no_padding()
     key = [
         _PREPROCESSING, loaded.fingerprint, split, task.options.model_dump(), task.facts(), list(rows["row"]),
-        tokenizer.to_str(), type(processor).__name__,
+        tokenizer.to_str(), type(processor).__name__, processor.chat_template,
     ]  # fmt: skip
     digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:32]
     return Path(datasets.config.HF_DATASETS_CACHE) / "nlp_finetune" / f"{digest}.arrow"
@@ -208,15 +208,15 @@ def build(prepared: Prepared, folder: RunFolder, runtime: Runtime, stop: StopReq
     loss_name = task.losses()[0] if recipe.loss.name == "auto" else recipe.loss.name
     loss = build_loss(loss_name, label_smoothing=recipe.loss.label_smoothing, gamma=recipe.loss.gamma)
     objective = task.objective(loss)
-    encoded = prepared.encoded["train"]
-    lengths = list(encoded["length"])
+    rows = DrawnRows(prepared.encoded["train"], transform=task.transform(processor, training=True), seed=train.seed)
+    lengths = list(prepared.encoded["train"]["length"])
     precision = choose_precision(train.precision, runtime.device, say)
     micro_batches = choose_micro_batches(
         train.micro_batch_size, model, lengths, batch_size=prepared.batch_size, runtime=runtime, precision=precision,
-        collate=collate, rows=encoded, objective=objective, say=say,
+        collate=collate, rows=rows, objective=objective, say=say,
     )  # fmt: skip
     if runtime.processes > 1:
-        freeze_unused(model, collate([encoded[0], encoded[len(encoded) - 1]]), objective, runtime.device, say)
+        freeze_unused(model, collate([rows[0], rows[len(rows) - 1]]), objective, runtime.device, say)
     plan = BatchPlan(
         lengths, prepared.batch_size, prepared.steps, train.seed,
         processes=runtime.processes, micro_batches=micro_batches, bucket=train.bucket,
@@ -232,7 +232,7 @@ def build(prepared: Prepared, folder: RunFolder, runtime: Runtime, stop: StopReq
             micro_batches=micro_batches,
             precision=precision,
         ),
-        train=encoded,
+        train=rows,
         collate=collate,
         batches=plan,
         objective=objective,

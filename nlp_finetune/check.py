@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from nlp_finetune.build import Prepared
+    from nlp_finetune.tasks.base import BaseTask
 
 _MANY_CLASSES = 20
 _HAS_A_TABLE = ("class_balance", "lengths")
@@ -31,7 +32,7 @@ class Section:
 
     title: str
     header: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,18 @@ class DataReport:
     lengths: dict[str, lengths.LengthReport]
     findings: list[checks.Finding]
     baselines: dict[str, dict[str, dict[str, float]]]
-    example: str
+    example: list[str]
+    cuts_long_rows: bool
 
     def sections(self) -> list[Section]:
         """Tables for people."""
-        parts = [Section("Data", ("split", "rows", "from"), [(s, str(n), self.origins[s]) for s, n in self.splits.items()])]
+        parts = [
+            Section("Data", ("split", "rows", "from"), [(s, str(n), self.origins[s]) for s, n in self.splits.items()])
+        ]
         parts += [self._balance_section()] if self.balance["train"] else []
-        rows = [(s, *map(str, r.percentiles.values()), str(r.longest), r.line()) for s, r in self.lengths.items()]
+        rows = [(s, *map(str, r.percentiles.values()), str(r.longest), self._cut(r)) for s, r in self.lengths.items()]
         parts.append(Section("Lengths in tokens", ("split", "50%", "75%", "90%", "95%", "99%", "longest", ""), rows))
-        found = [(f.level, f.message) for f in self.findings if f.code not in _HAS_A_TABLE]
+        found = [(str(f.level), f.message) for f in self.findings if f.code not in _HAS_A_TABLE]
         found = found or [("ok", "nothing found")]
         parts.append(Section("Findings", ("level", "what"), found))
         scores = [
@@ -74,6 +78,12 @@ class DataReport:
             rows.append((f"... {len(names) - _MANY_CLASSES} more", *("" for _ in self.balance), ""))
         return Section("Labels", ("label", *self.balance, "share of train"), rows)
 
+    def _cut(self, report: lengths.LengthReport) -> str:
+        """What the longest input costs: tokens, or more windows where these cover long rows."""
+        if self.cuts_long_rows or report.now.rows == 0:
+            return report.line()
+        return f"{lengths.percent(report.now.rows)} of rows are read in windows of {report.now.max_length}"
+
     def as_json(self) -> dict[str, Any]:
         """The report as plain JSON."""
         return {
@@ -84,7 +94,7 @@ class DataReport:
                 name: {
                     "percentiles": {str(k): v for k, v in report.percentiles.items()},
                     "longest": report.longest,
-                    "summary": report.line(),
+                    "summary": self._cut(report),
                 }
                 for name, report in self.lengths.items()
             },
@@ -107,9 +117,13 @@ def data_report(prepared: Prepared, *, strict: bool = False, tell: Callable[[str
         origins={name: prepared.loaded.origins.get(name, "held out of train") for name in rows},
         balance={name: checks.balance(t.labels, separator=task.label_separator).counts for name, t in texts.items()},
         lengths=measured,
-        findings=checks.examine(texts, lengths=measured if task.cuts_long_rows else None, separator=task.label_separator),
+        findings=checks.examine(
+            texts, lengths=measured if task.cuts_long_rows else None, separator=task.label_separator
+        )
+        + task.findings(rows),
         baselines=task.baselines(rows),
-        example=min(texts["train"].texts[:200], key=lambda text: abs(len(text) - 60)),
+        example=_example(task, rows["train"]),
+        cuts_long_rows=task.cuts_long_rows,
     )
     tell("rows: " + ", ".join(f"{name} {count:,}" for name, count in report.splits.items()))
     for finding in report.findings:
@@ -119,6 +133,12 @@ def data_report(prepared: Prepared, *, strict: bool = False, tell: Callable[[str
     if stopping:
         raise InputError("the data cannot be trained on:\n  " + "\n  ".join(stopping))
     return report
+
+
+def _example(task: BaseTask, rows: Dataset) -> list[str]:
+    """Inputs of a training row that is neither long nor tiny, for a command to paste."""
+    first = list(rows.select(range(min(200, len(rows)))))
+    return task.row_inputs(min(first, key=lambda row: abs(len(task.row_text(row)) - 60)))
 
 
 def _texts(prepared: Prepared, rows: Dataset) -> SplitTexts:
@@ -152,8 +172,7 @@ class PlanReport:
     def sections(self) -> list[Section]:
         """Tables for people."""
         layers = [
-            (g.name, g.kind, g.shapes, f"{g.parameters:,}", "trained" if g.trainable else "frozen")
-            for g in self.layers
+            (g.name, g.kind, g.shapes, f"{g.parameters:,}", "trained" if g.trainable else "frozen") for g in self.layers
         ]
         memory = [(name, f"{size:,.0f} MB") for name, size in self.memory_mb.items()]
         return [
@@ -193,14 +212,15 @@ def plan_report(prepared: Prepared, runtime: Runtime) -> PlanReport:
     marks = [(f"{share}%", min(steps - 1, round(share / 100 * steps))) for share in (0, 25, 50, 75, 100)]
     longest = max(prepared.encoded["train"]["length"])
     per_process = -(-prepared.batch_size // runtime.processes)
-    memory = summary.estimate_memory(
-        model, rows=per_process, tokens=longest, optimizer_states=2, precision="fp32"
-    )
+    memory = summary.estimate_memory(model, rows=per_process, tokens=longest, optimizer_states=2, precision="fp32")
     facts = [
         ("task", f"{recipe.task.name}, metric {prepared.metric}"),
         ("checkpoint", f"{prepared.checkpoint.given} ({prepared.checkpoint.kind}), {type(model).__name__}"),
         ("optimizer steps", f"{steps} of {prepared.batch_size} rows: {steps * prepared.batch_size / rows:.2f} epochs"),
-        ("evaluation", f"every {train.eval_every}" if train.eval_every == "epoch" else f"every {train.eval_every} steps"),
+        (
+            "evaluation",
+            f"every {train.eval_every}" if train.eval_every == "epoch" else f"every {train.eval_every} steps",
+        ),
         ("optimizer", f"{optim.name}, {optim.schedule} schedule, {warmup_steps(optim.warmup, steps)} steps of warm-up"),
         ("engine", f"{train.engine} on {runtime.processes} process(es), {runtime.threads} threads each"),
     ]

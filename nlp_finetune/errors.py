@@ -1,8 +1,8 @@
 """The exceptions of this package, and the exit code each one means.
 
-    NlpFinetuneError          1   the run failed for a reason we can name
-    |-- InputError            2   the user's input is wrong: one clear message, no traceback
-    `-- StoppedError         75   stopped by a signal or a time limit, with a checkpoint saved
+NlpFinetuneError          1   the run failed for a reason we can name
+|-- InputError            2   the user's input is wrong: one clear message, no traceback
+`-- StoppedError         75   stopped by a signal or a time limit, with a checkpoint saved
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nlp_finetune.data.batching import by_length
 from nlp_finetune.errors import InputError
 from nlp_finetune.runs.folder import TASK_FILE, RunFolder, read_json
-from nlp_finetune.runtime import Runtime
+from nlp_finetune.runtime import Runtime, say
 from nlp_finetune.tasks import base
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ def run_model(
     *,
     rows: int,
     collate: Callable[[Sequence[Mapping[str, Any]]], Batch],
+    has_labels: Callable[[Batch], bool],
+    model_inputs: Callable[[Batch], Batch],
     predictions: Callable[[Any, Mapping[str, Any]], list[Any]],
     merge: Callable[[list[Any]], Any],
     objective: Objective | None,
@@ -108,12 +110,12 @@ def run_model(
         for positions in bar:
             batch = collate(_take(encoded, positions.tolist()))
             batch = {k: v.to(runtime.device) if torch.is_tensor(v) else v for k, v in batch.items()}
-            if objective is not None and "labels" in batch:
+            if objective is not None and has_labels(batch):
                 loss, outputs = objective(model, batch, one)
                 loss_sum += float(loss)
                 items += count_items(batch)
             else:
-                outputs = model(**{name: value for name, value in batch.items() if name != "labels"})
+                outputs = model(**model_inputs(batch))
             found += zip(positions.tolist(), predictions(outputs, batch), strict=True)
     model.train(was_training)
     gathered = runtime.gather((found, loss_sum, items))
@@ -122,9 +124,7 @@ def run_model(
     return Output(merged, sum(part[1] for part in gathered) / total_items if total_items else None)
 
 
-def _merge(
-    encoded: Dataset, rows: int, found: list[tuple[int, Any]], merge: Callable[[list[Any]], Any]
-) -> list[Any]:
+def _merge(encoded: Dataset, rows: int, found: list[tuple[int, Any]], merge: Callable[[list[Any]], Any]) -> list[Any]:
     """One prediction per canonical row, from those of its windows in their order."""
     source = encoded["source"]
     windows: list[list[Any]] = [[] for _ in range(rows)]
@@ -150,6 +150,8 @@ class Model:
             encoded if encoded is not None else encode(self.task, rows, self.processor),
             rows=len(rows),
             collate=self.task.collator(self.processor),
+            has_labels=self.task.has_labels,
+            model_inputs=self.task.model_inputs,
             predictions=self.task.predictions,
             merge=self.task.merge,
             objective=objective,
@@ -178,9 +180,13 @@ def metrics_with_interval(
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run on disk: what `load` needs to know before it loads weights."""
+    """A finished run on disk: what `load` needs to know before it loads weights.
+
+    `weights` is the folder of the model's files: `model/` in a run folder, the root of a pushed run.
+    """
 
     folder: RunFolder
+    weights: Path
     task_name: str
     task_options: dict[str, Any]
     facts: dict[str, Any]
@@ -188,22 +194,22 @@ class Run:
 
 
 def find(run: str) -> Run:
-    """A run folder by its path; raises `InputError` where there is no finished run."""
+    """A run by its folder or its id on the Hub (OWNER/NAME, OWNER/NAME@REVISION), which is fetched.
+
+    Raises `InputError` where there is no finished run, `NlpFinetuneError` where fetching it fails.
+    """
     import yaml
 
-    path = Path(run).expanduser()
-    folder = RunFolder(path)
-    if not folder.recipe.is_file() or not folder.model.is_dir():
-        if path.is_dir() and folder.recipe.is_file():
-            raise InputError(f"{run}: this run has no finished model yet. Run its train command again.")
-        holds = ", ".join(sorted(p.name for p in path.iterdir())[:8]) if path.is_dir() else "it does not exist"
-        raise InputError(f"{run}: not a run folder ({holds or 'it is empty'}). Give the output_dir of a train run.")
+    from nlp_finetune.runs.pulling import locate
+
+    found = locate(run, say=say)
+    folder, weights = found.folder, found.weights
     try:
         recipe = yaml.safe_load(folder.recipe.read_text(encoding="utf-8"))
-        saved = read_json(folder.model / TASK_FILE)
-        return Run(folder, saved["task"], recipe["task"], saved["facts"], recipe["train"].get("metric"))
+        saved = read_json(weights / TASK_FILE)
+        return Run(folder, weights, saved["task"], recipe["task"], saved["facts"], recipe["train"].get("metric"))
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{run}: its recipe.yaml or model/{TASK_FILE} is damaged ({error}).") from error
+        raise InputError(f"{run}: its recipe.yaml or {TASK_FILE} is damaged ({error}).") from error
 
 
 def load(run: Run, runtime: Runtime, *, batch_size: int = 64) -> Model:
@@ -216,8 +222,8 @@ def load(run: Run, runtime: Runtime, *, batch_size: int = 64) -> Model:
     task_class = base.find(run.task_name)
     task = task_class(task_class.Options(**run.task_options))
     task.restore(run.facts)
-    model = load_weights(task, run.folder.model, runtime)
-    return Model(task, model, load_saved_tokenizer(run.folder.model), runtime, batch_size)
+    model = load_weights(task, run.weights, runtime)
+    return Model(task, model, load_saved_tokenizer(run.weights), runtime, batch_size)
 
 
 def load_weights(task: base.BaseTask, folder: Path, runtime: Runtime) -> torch.nn.Module:
@@ -227,4 +233,5 @@ def load_weights(task: base.BaseTask, folder: Path, runtime: Runtime) -> torch.n
     """
     from nlp_finetune.models.loading import load_saved_model
 
-    return load_saved_model(folder, auto_class=task.auto_class).to(runtime.device)
+    model: torch.nn.Module = load_saved_model(folder, auto_class=task.auto_class)
+    return model.to(runtime.device)

@@ -32,6 +32,7 @@ processes therefore gives the mean, whatever the cut.
 class Job:
     """Everything an engine needs to fit a model.
 
+    `train` is indexed by draw number (`data.drawing`), which `batches.sampler` gives;
     `batches` decides which rows make up which micro batch; `count_items` counts what the loss is
     averaged over in one micro batch; `score` evaluates the model on the validation rows and returns
     plain metrics; the two factories take the (possibly wrapped) model and the planned number of

@@ -147,7 +147,8 @@ def _thread_count(threads: int | str, local_processes: int, *, on_cpu: bool) -> 
 
 def _die_with_launcher() -> None:
     """Ask for SIGTERM when the launcher dies; without it a worker would go on as an orphan (Linux)."""
-    if sys.platform == "linux" and "RANK" in os.environ:
+    launched = "RANK" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ
+    if sys.platform == "linux" and launched:
         death_signal = 1  # PR_SET_PDEATHSIG
         ctypes.CDLL(None, use_errno=True).prctl(death_signal, signal.SIGTERM)
 

@@ -31,9 +31,9 @@ def declare_missing_operators() -> bool:
     if _library is not None or hasattr(torch.ops.torchvision, "nms"):
         return _library is not None
     # The library must stay referenced: its schemas vanish with it.
-    _library = torch.library.Library("torchvision", "DEF")
+    _library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for name, schema in _OPERATOR_SCHEMAS.items():
-        _library.define(name + schema)
+        _library.define(name + schema)  # type: ignore[no-untyped-call]
     return True
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from nlp_finetune import check, inference, runtime as processes
+from nlp_finetune import check, inference
+from nlp_finetune import runtime as processes
 from nlp_finetune.build import Built, Prepared, build, eval_batch_size, prepare
 from nlp_finetune.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, InputError, NlpFinetuneError, StoppedError
 from nlp_finetune.job import Result
@@ -78,7 +79,9 @@ def saved_recipe(folder: RunFolder) -> Recipe:
 
 def _with_decisions(recipe: Recipe, decisions: dict[str, Any]) -> Recipe:
     """What `auto` decided when the run started holds for all of it."""
-    update = {name: decisions[name] for name in ("precision", "threads", "micro_batch_size") if name in decisions}
+    update: dict[str, Any] = {
+        name: decisions[name] for name in ("precision", "threads", "micro_batch_size") if name in decisions
+    }
     return recipe.model_copy(update={"train": recipe.train.model_copy(update=update)})
 
 
@@ -104,9 +107,7 @@ def _status(folder: RunFolder, runtime: Runtime, built: Built) -> Iterator[None]
         raise
 
 
-def _record_start(
-    folder: RunFolder, recipe: Recipe, built: Built, report: check.DataReport, runtime: Runtime
-) -> None:
+def _record_start(folder: RunFolder, recipe: Recipe, built: Built, report: check.DataReport, runtime: Runtime) -> None:
     """Write down what this run is, before its first step."""
     write_text(folder.recipe, to_yaml(recipe))
     write_json(folder.environment, {**processes.environment(), "processes": runtime.processes})
@@ -205,8 +206,7 @@ def _training_figures(prepared: Prepared, built: Built, runtime: Runtime) -> dic
     from nlp_finetune.models.summary import count_parameters
 
     plan, steps, seconds = built.job.batches, built.flow.step, built.stopwatch.seconds
-    lengths = built.job.train["length"]  # type: ignore[index]
-    tokens = sum(int(lengths[i]) for step in range(steps) for i in plan.global_batch(step))
+    tokens = sum(int(plan.lengths[i]) for step in range(steps) for i in plan.global_batch(step))
     total, trainable = count_parameters(built.job.model)
     return {
         "samples_per_second": round(steps * plan.batch_size / seconds, 2) if seconds else None,

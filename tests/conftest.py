@@ -9,7 +9,7 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("ACCELERATE_USE_CPU", "true")
 
-import nlp_finetune.torchvision_guard  # noqa: E402, F401  before the first import of transformers
+import nlp_finetune.torchvision_guard  # noqa: F401  before the first import of transformers
 
 PROJECT = Path(__file__).resolve().parent.parent
 

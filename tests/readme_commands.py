@@ -1,6 +1,6 @@
 """The README's two commands, for CI to run exactly as they are printed.
 
-    python tests/readme_commands.py demo|test
+python tests/readme_commands.py demo|test
 """
 
 import re

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from tests.command_line import run
-from tests.tiny import TINY
 
 import nlp_finetune.recipe as recipes
 from nlp_finetune.runs import checkpoints
+from tests.command_line import run
+from tests.tiny import TINY
 
 
 @pytest.fixture(scope="module")

@@ -65,6 +65,7 @@ VERBS = (
     ),
     Verb("evaluate", "score a run on labelled data", _RUNNING, "add_evaluate_arguments", "evaluate"),
     Verb("predict", "label new data with a run", _RUNNING, "add_predict_arguments", "predict"),
+    Verb("push", "push a run to the Hub", "nlp_finetune.cli.hub", "add_push_arguments", "push"),
     Verb("list", "the shipped recipes, one line each", _RECIPES, "add_list_arguments", "list_recipes"),
     Verb("show", "a recipe with everything resolved", _RECIPES, "add_show_arguments", "show"),
     Verb("schema", "JSON Schema of a recipe, for editors", _RECIPES, "add_schema_arguments", "schema"),
@@ -82,9 +83,7 @@ class _Parser(argparse.ArgumentParser):
         """Parse options and positional arguments in any order; say what an unknown one was meant to be."""
         # Before argparse looks: it would report a misspelt option as a required one that is missing.
         options = set(re.findall(r"--[a-z][\w-]*", self.format_help()))
-        unknown = [
-            w for w in argv if w.startswith("--") and len(w) > 2 and w.partition("=")[0] not in options
-        ]
+        unknown = [w for w in argv if w.startswith("--") and len(w) > 2 and w.partition("=")[0] not in options]
         if unknown:
             self.error("; ".join(_explain(word, options) for word in unknown))
         arguments, left = self.parse_known_intermixed_args(argv)

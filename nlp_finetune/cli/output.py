@@ -66,10 +66,10 @@ def program() -> str:
     return "python run.py" if os.path.basename(sys.argv[0]) == "run.py" else "nlp-finetune"
 
 
-def example_text(run: str) -> str:
-    """A text of the kind that the run was trained on: its first training example that is short."""
+def example_texts(run: str) -> list[str]:
+    """Texts of the kind that the run was trained on, one for each `--text` of `predict`."""
     try:
         check = json.loads((Path(run) / "check.json").read_text(encoding="utf-8"))
-        return str(check["example"])
+        return [str(text) for text in check["example"]]
     except (OSError, ValueError, KeyError):
-        return _EXAMPLE
+        return [_EXAMPLE]

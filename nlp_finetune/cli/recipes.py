@@ -24,12 +24,8 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe", required=True, metavar="R", help="a shipped recipe's name, a YAML file, or a run's folder"
     )
-    parser.add_argument(
-        "--demo", action="store_true", help="apply the recipe's demo section: no network needed"
-    )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="values for this run, by dotted path"
-    )
+    parser.add_argument("--demo", action="store_true", help="apply the recipe's demo section: no network needed")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values for this run, by dotted path")
 
 
 def load_recipe(arguments: argparse.Namespace) -> Loaded:
@@ -99,9 +95,7 @@ def _origins(values: dict[str, object], loaded: Loaded) -> str:
 
 def add_schema_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `schema`."""
-    parser.add_argument(
-        "--markdown", action="store_true", help="print the recipe reference for people instead"
-    )
+    parser.add_argument("--markdown", action="store_true", help="print the recipe reference for people instead")
 
 
 def schema(arguments: argparse.Namespace) -> int:

@@ -80,10 +80,10 @@ def _show_result(result: Result, *, aside: bool) -> None:
     output.table(("", "value", ""), rows, aside=aside)
     done = "already finished, nothing to do" if result.already_finished else "finished"
     program, folder = output.program(), shlex.quote(result.output_dir)
-    example = shlex.quote(output.example_text(result.output_dir))
+    example = " ".join(f"--text {shlex.quote(text)}" for text in output.example_texts(result.output_dir))
     closing = [
         f"\n{done}: {result.output_dir}\n\nNext:",
-        f"  {program} predict {folder} --text {example}",
+        f"  {program} predict {folder} {example}",
         f"  {program} predict {folder} --input FILE.csv --output predictions.csv",
         f"  {program} evaluate {folder} --data FILE.csv",
     ]
@@ -148,9 +148,7 @@ def _metric(run: Run, model: Model) -> str:
     return model.task.metric if run.metric in (None, "auto") else str(run.metric)
 
 
-def _evaluation_rows(
-    run: Run, model: Model, here: Runtime, arguments: argparse.Namespace
-) -> tuple[Dataset, str]:
+def _evaluation_rows(run: Run, model: Model, here: Runtime, arguments: argparse.Namespace) -> tuple[Dataset, str]:
     if arguments.data is not None:
         return model.task.inputs(_read(arguments.data, arguments), labelled=True), str(arguments.data)
     from nlp_finetune.build import prepare
@@ -174,9 +172,7 @@ def _read(path: str, arguments: argparse.Namespace) -> Dataset:
     from nlp_finetune.data import sources
 
     columns = arguments.columns.split(",") if arguments.columns else None
-    rows, notes = sources.read_file(
-        path, columns=columns, delimiter=arguments.delimiter, encoding=arguments.encoding
-    )
+    rows, notes = sources.read_file(path, columns=columns, delimiter=arguments.delimiter, encoding=arguments.encoding)
     for note in notes:
         say(note)
     return rows
@@ -227,9 +223,7 @@ def predict(arguments: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def _deliver(
-    data: Dataset, rows: Dataset, answers: list[dict[str, Any]], arguments: argparse.Namespace
-) -> None:
+def _deliver(data: Dataset, rows: Dataset, answers: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
     from nlp_finetune.cli import files
 
     if arguments.output is not None:

@@ -9,6 +9,8 @@ every micro batch size sees the same rows in the same optimizer step.
                      epochs form one stream
     micro batches    each global batch, sorted by length, is dealt into `accumulation x processes`
                      pieces whose sizes differ by at most one row
+    draws            what the sampler gives: `epoch * rows + row`, so that `drawing.DrawnRows` can change
+                     a row in each epoch anew
 """
 
 from __future__ import annotations
@@ -92,28 +94,35 @@ class BatchPlan:
 
     def global_batch(self, step: int) -> np.ndarray:
         """Row positions of optimizer step `step` (0-based), `batch_size` of them."""
+        return self._draws(step) % self.rows
+
+    def _draws(self, step: int) -> np.ndarray:
         start = step * self.batch_size
         parts = []
         wanted = self.batch_size
         while wanted:
             epoch, offset = divmod(start, self.rows)
             part = self.epoch_order(epoch)[offset : offset + wanted]
-            parts.append(part)
+            parts.append(epoch * self.rows + part)
             start += len(part)
             wanted -= len(part)
         return np.concatenate(parts)
 
     def micro_batch_rows(self, step: int, process: int) -> list[np.ndarray]:
         """Row positions of the micro batches of one process in one optimizer step."""
-        rows = self.global_batch(step)
+        return [draws % self.rows for draws in self.micro_batch_draws(step, process)]
+
+    def micro_batch_draws(self, step: int, process: int) -> list[np.ndarray]:
+        """Draw numbers of the same."""
+        draws = self._draws(step)
         if self.bucket:
-            rows = rows[np.argsort(np.asarray(self.lengths)[rows], kind="stable")]
-        pieces = np.array_split(rows, self.micro_batches * self.processes)
+            draws = draws[np.argsort(np.asarray(self.lengths)[draws % self.rows], kind="stable")]
+        pieces = np.array_split(draws, self.micro_batches * self.processes)
         # Neighbouring pieces (of like length) go to different processes, so that none waits for another.
         return pieces[process :: self.processes]
 
     def sampler(self, process: int) -> ProcessBatches:
-        """All micro batches of one process, as a batch sampler for a `DataLoader`."""
+        """All micro batches of one process, as a batch sampler for a `DataLoader` over `DrawnRows`."""
         return ProcessBatches(self, process)
 
     def padding_fraction(self, steps: int) -> float:
@@ -130,7 +139,7 @@ class BatchPlan:
 
 @dataclass(frozen=True)
 class ProcessBatches:
-    """Batch sampler: the micro batches of one process, step after step."""
+    """Batch sampler: draw numbers of the micro batches of one process, step after step."""
 
     plan: BatchPlan
     process: int
@@ -140,8 +149,8 @@ class ProcessBatches:
 
     def __iter__(self) -> Iterator[list[int]]:
         for step in range(self.plan.steps):
-            for rows in self.plan.micro_batch_rows(step, self.process):
-                yield rows.tolist()
+            for draws in self.plan.micro_batch_draws(step, self.process):
+                yield draws.tolist()
 
 
 def planned_steps(*, rows: int, batch_size: int, epochs: float, max_steps: int | None) -> int:
@@ -149,10 +158,18 @@ def planned_steps(*, rows: int, batch_size: int, epochs: float, max_steps: int |
     return max_steps if max_steps is not None else max(1, math.ceil(epochs * rows / batch_size - 1e-9))
 
 
-def by_length(lengths: Sequence[int], batch_size: int) -> list[np.ndarray]:
+def by_length(lengths: Sequence[int], batch_size: int, *, most_tokens: int | None = None) -> list[np.ndarray]:
     """Row positions sorted by length, longest first, in batches: the order of evaluation.
 
-    The longest batch comes first, so that running out of memory shows at once.
+    The longest batch comes first, so that running out of memory shows at once. A batch has at most
+    `batch_size` rows, and, padded, at most `most_tokens` tokens (or one row).
     """
-    order = np.argsort(-np.asarray(lengths), kind="stable")
-    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    sizes = np.asarray(lengths)
+    order = np.argsort(-sizes, kind="stable")
+    batches, start = [], 0
+    while start < len(order):
+        longest = max(1, int(sizes[order[start]]))
+        size = batch_size if most_tokens is None else min(batch_size, max(1, most_tokens // longest))
+        batches.append(order[start : start + size])
+        start += size
+    return batches

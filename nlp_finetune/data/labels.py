@@ -49,9 +49,9 @@ def find(data: Dataset, asked: Column | None, *, taken: Sequence[str]) -> str | 
     by_name = {name.strip().lower(): name for name in free}
     for name in _NAMES:
         if name in by_name:
-            return by_name[name]
+            return str(by_name[name])
     if len(free) == 1:
-        return free[0]
+        return str(free[0])
     raise InputError(f"No label column found by name. {describe_columns(data)} Set task.label=COLUMN.")
 
 
@@ -184,9 +184,7 @@ def _is_blank(value: Any) -> bool:
     return is_missing(value) or (isinstance(value, str) and not value.strip())
 
 
-def _refuse_missing(
-    data: Dataset, cells: list[Any], column: str, split: str, problem: Problem | None
-) -> None:
+def _refuse_missing(data: Dataset, cells: list[Any], column: str, split: str, problem: Problem | None) -> None:
     separated = problem == "multi_label" or any(isinstance(c, str) and _SEPARATOR in c for c in cells)
     bad = [
         row
@@ -244,7 +242,12 @@ def _class(name: str, index: Mapping[str, int], split: str, row: int) -> int:
 
 def _label_set(cell: Any, declared: list[str] | None, width: int) -> list[str] | list[int]:
     if isinstance(cell, list):
-        if declared is None and len(cell) == width > 1 and set(cell) <= {0, 1} and all(type(c) is not str for c in cell):
+        if (
+            declared is None
+            and len(cell) == width > 1
+            and set(cell) <= {0, 1}
+            and all(type(c) is not str for c in cell)
+        ):
             return [i for i, on in enumerate(cell) if on]
         return [_named(item, declared) for item in cell]
     return _pieces(str(cell))

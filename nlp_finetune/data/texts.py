@@ -101,9 +101,7 @@ def token_lengths(rows: Mapping[str, list[Any]], tokenizer: Any) -> list[int]:
     return [len(ids) for ids in encoded["input_ids"]]
 
 
-def encode(
-    rows: Mapping[str, list[Any]], tokenizer: Any, *, max_length: int, on_long: OnLong
-) -> dict[str, list[Any]]:
+def encode(rows: Mapping[str, list[Any]], tokenizer: Any, *, max_length: int, on_long: OnLong) -> dict[str, list[Any]]:
     """Tokenize a batch of canonical rows.
 
     Returns the tokenizer's columns, `length`, and `source`: for each output the position in the batch

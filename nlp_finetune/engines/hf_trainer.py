@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer
+from transformers import PrinterCallback, Trainer, TrainerControl
 
 from nlp_finetune.engines.loading import train_loader
 from nlp_finetune.job import Batch, Fitted, Job
@@ -22,6 +22,9 @@ class JobTrainer(Trainer):  # type: ignore[misc]
 
     # The objective divides by the items of the whole optimizer step, over accumulation and processes.
     loss_is_scaled_for_ga = True
+    optimizer: Any
+    lr_scheduler: Any
+    control: TrainerControl
 
     def __init__(self, job: Job) -> None:
         self.job = job

@@ -109,12 +109,12 @@ class Loop:
         self.accelerator.backward(loss)
         self._loss_since_log += loss.detach()
 
-    def _log_training(self, grad_norm: Any, learning_rate: float) -> None:
+    def _log_training(self, grad_norm: float | torch.Tensor | None, learning_rate: float) -> None:
         steps = self.state.global_step - self._last_logged_step
         loss = self.accelerator.gather(self._loss_since_log.reshape(1)).mean().item() / steps
         self._loss_since_log.zero_()
         self._last_logged_step = self.state.global_step
-        self._log({"loss": loss, "grad_norm": float(grad_norm), "learning_rate": learning_rate})
+        self._log({"loss": loss, "grad_norm": float(grad_norm or 0.0), "learning_rate": learning_rate})
 
     def _evaluate(self) -> None:
         scores = self.job.score(self.job.model)

@@ -59,9 +59,7 @@ class RankSeed(TrainerCallback):  # type: ignore[misc]
         self.seed = seed
         self.rank = rank
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         torch.manual_seed(self.seed + self.rank)
 
 

@@ -1,52 +1,26 @@
 """The sections of a recipe: every key, its type, its default and its meaning. Defaults stand only here.
 
-A section is data without behaviour. Its `conflicts` are keys that contradict each other, among them
-keys that another choice would silently ignore: no key is accepted and ignored.
+`section.py` is their base; the section of adapters is `adapters.py`.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, SkipValidation, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, SkipValidation
 
+from nlp_finetune.recipe.adapters import Lora
 from nlp_finetune.recipe.finding import names_a_file
-
-Count = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-BelowOne = Annotated[float, Field(ge=0, lt=1)]
-OpenFraction = Annotated[float, Field(gt=0, lt=1)]
-Text = Annotated[str, Field(min_length=1)]
-Conflict = tuple[str, str]
-"""A key of the section and what is wrong with it."""
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, strict about types, and unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-    def conflicts(self) -> list[Conflict]:
-        """Keys that contradict each other, all of them."""
-        return []
-
-    @model_validator(mode="after")
-    def _refuse_conflicts(self) -> Section:
-        if conflicts := self.conflicts():
-            text = "; ".join(f"{key}: {problem}" for key, problem in conflicts)
-            raise PydanticCustomError("conflict", "{text}", {"text": text, "conflicts": conflicts})
-        return self
-
-    def _unused(self, name: str, users: dict[str, tuple[str, ...]]) -> list[Conflict]:
-        """Keys set away from their default though the choice `name` is none of those that use them."""
-        section = type(self).__name__.lower()
-        return [
-            (key, f"{name} does not use it; it needs {section}.name: {' or '.join(names)}")
-            for key, names in users.items()
-            if name not in names and getattr(self, key) != type(self).model_fields[key].default
-        ]
+from nlp_finetune.recipe.section import (
+    BelowOne,
+    Conflict,
+    Count,
+    NotNegative,
+    OpenFraction,
+    Positive,
+    Section,
+    Text,
+)
 
 
 class TaskOptions(BaseModel):
@@ -280,6 +254,7 @@ class Recipe(Section):
     )
     model: Model = Field(description="Which checkpoint is fine-tuned, and what is changed in it.")
     data: Data = Field(description="Which rows are trained on, validated on and tested on.")
+    lora: Lora | None = Field(default=None, description="Adapters that are trained in place of all weights.")
     loss: Loss = Field(default=Loss(), description="What training minimises.")
     optim: Optim = Field(default=Optim(), description="How weights move.")
     train: Train = Field(default=Train(), description="How long, how fast and how carefully.")
@@ -293,8 +268,11 @@ class Recipe(Section):
 SECTIONS: dict[str, type[Section]] = {
     "model": Model,
     "data": Data,
+    "lora": Lora,
     "loss": Loss,
     "optim": Optim,
     "train": Train,
 }
 """The sections whose keys are the same for every task; `task` is validated by the task's own class."""
+OPTIONAL = frozenset({"lora"})
+"""Sections that a recipe may lack: null there is not the same as all defaults."""

@@ -153,9 +153,7 @@ def load_weights(model: torch.nn.Module, folder: Path | str) -> None:
     """
     folder = Path(folder)
     index = folder / "model.safetensors.index.json"
-    shards = (
-        set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
-    )
+    shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
     weights: dict[str, torch.Tensor] = {}
     for shard in sorted(shards):
         weights |= load_file(folder / shard)

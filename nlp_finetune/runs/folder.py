@@ -1,10 +1,10 @@
 """The run folder: where each file of a run is, and how it is written.
 
-    model/            save_pretrained, plus `task.json`: what the task learned from the data
-    recipe.yaml       the resolved recipe              decisions.json    what `auto` decided
-    environment.json  versions, hardware, command      check.json        the data report
-    metrics.json      scores of the weights in model/  history.jsonl     what happened at which step
-    status.json       state, exit code, reason, step   checkpoints/      `checkpoints.py`
+model/            save_pretrained, plus `task.json`: what the task learned from the data
+recipe.yaml       the resolved recipe              decisions.json    what `auto` decided
+environment.json  versions, hardware, command      check.json        the data report
+metrics.json      scores of the weights in model/  history.jsonl     what happened at which step
+status.json       state, exit code, reason, step   checkpoints/      `checkpoints.py`
 """
 
 from __future__ import annotations

@@ -203,15 +203,11 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         self.runtime = runtime
         self.watch = watch
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
         if self.clock.save_due and not control.should_evaluate:
             self._save(state, control, parts)
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any
-    ) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
         if self.clock.save_due:
             self._save(state, control, parts)
         self.watch.restart()
@@ -227,7 +223,7 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         runtime.barrier()
         if runtime.is_main:
             parts["model"].save_pretrained(folder)
-            states = {type(callback).__name__: callback.state_dict() for callback in self.stateful}
+            states: dict[str, Any] = {type(callback).__name__: callback.state_dict() for callback in self.stateful}
             states["training_ended"] = control.should_training_stop and not self.clock.interrupted
             checkpoints.save_state(
                 folder,

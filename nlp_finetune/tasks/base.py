@@ -26,17 +26,40 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from nlp_finetune.recipe.schema import TaskOptions
+from nlp_finetune.recipe.schema import TaskOptions as TaskOptions
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from datasets import Dataset
 
+    from nlp_finetune.data.checks import Finding
+    from nlp_finetune.data.drawing import Transform
+
 Say = Callable[[str], None]
 """Takes one line that tells the user what was decided and why."""
+
+
+class Scorer(Protocol):
+    """A model ready for inference, as `inference` offers it to `BaseTask.answers`."""
+
+    @property
+    def model(self) -> torch.nn.Module: ...
+
+    @property
+    def processor(self) -> Any: ...
+
+    def predictions(self, rows: Dataset) -> list[Any]:
+        """One prediction a canonical row, in their order."""
+
+    def in_batches(self, lengths: Sequence[int], answer: Callable[[list[int]], Sequence[Any]]) -> list[Any]:
+        """What `answer(positions)` gives for batches of rows of like length, dealt to all processes.
+
+        `lengths` has one entry a row; the result has one too, in their order, on every process.
+        """
+
 
 class BaseTask(ABC):
     """What every task offers. Subclasses are called `Task` and live in one file each."""
@@ -47,6 +70,10 @@ class BaseTask(ABC):
     couples_rows: ClassVar[str | None] = None
     """Why results depend on the cut into micro batches (in-batch negatives, say); None if they do not."""
 
+    text_rows: Literal["line", "paragraph", "file", "auto"] = "line"
+    """What is one row of a `.txt` file; `auto` takes paragraphs where blank lines divide them, else lines."""
+    at_prediction: ClassVar[tuple[str, ...]] = ()
+    """Options that have nothing to do with training: `predict` may set them anew."""
     cuts_long_rows: bool = True
     """Whether tokens beyond the longest input are lost (they are not where windows cover a row)."""
     label_separator: str | None = None
@@ -54,6 +81,11 @@ class BaseTask(ABC):
 
     def __init__(self, options: Any) -> None:
         self.options = options
+
+    @property
+    def max_length(self) -> int:
+        """Longest input in tokens."""
+        return int(self.options.max_length)
 
     # -- data ---------------------------------------------------------------------------------
 
@@ -91,6 +123,18 @@ class BaseTask(ABC):
         None where labels are not classes.
         """
 
+    def row_group(self, row: Mapping[str, Any]) -> str | None:
+        """What ties canonical rows together (a shared text) that must not be split apart; None if nothing does."""
+        return None
+
+    def row_inputs(self, row: Mapping[str, Any]) -> list[str]:
+        """Texts of a canonical row, one for each of `input_columns`, for a command to paste."""
+        return [self.row_text(row)]
+
+    def findings(self, rows: Mapping[str, Dataset]) -> list[Finding]:
+        """What `check` reports about the splits beyond what all tasks have in common; nothing by default."""
+        return []
+
     # -- model --------------------------------------------------------------------------------
 
     auto_class: ClassVar[str]
@@ -100,13 +144,24 @@ class BaseTask(ABC):
     def config_overrides(self) -> dict[str, Any]:
         """Model configuration that the data decide: `num_labels`, `id2label`, `problem_type`, ..."""
 
+    def check_config(self, config: Any) -> None:  # noqa: B027  optional
+        """Raise `InputError` if a model of this configuration can't do the task; nothing by default."""
+
     @abstractmethod
     def encode(self, rows: Mapping[str, list[Any]], processor: Any) -> dict[str, list[Any]]:
         """Canonical rows (a batch, column-wise) to model inputs, with `length` (tokens) and `source`.
 
         May return more rows than it was given (windows): `source` holds, for each output, the position
-        in the batch of the row it comes from.
+        in the batch of the row it comes from; a list of positions where an output packs several rows,
+        and its prediction is a list too, with one for each.
         """
+
+    def transform(self, processor: Any, *, training: bool) -> Transform | None:
+        """Random change of encoded rows (masking, augmentation) on their way into a batch; None by default.
+
+        For training rows it changes with each epoch, for others (`training` false) it is fixed by row.
+        """
+        return None
 
     @abstractmethod
     def token_lengths(self, rows: Mapping[str, list[Any]], processor: Any) -> list[int]:
@@ -115,6 +170,14 @@ class BaseTask(ABC):
     @abstractmethod
     def collator(self, processor: Any) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]:
         """Function from encoded rows to one padded batch of tensors."""
+
+    def has_labels(self, batch: Mapping[str, Any]) -> bool:
+        """Whether a batch holds what the objective learns from."""
+        return "labels" in batch
+
+    def model_inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """What the model takes of a batch; the rest is for the objective and for `predictions`."""
+        return {name: value for name, value in batch.items() if name != "labels"}
 
     # -- learning -----------------------------------------------------------------------------
 
@@ -151,21 +214,28 @@ class BaseTask(ABC):
     def metrics(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, float]:
         """Plain-named metrics of predictions, in the order of the canonical rows."""
 
-    def resampled_metric(
-        self, name: str, predictions: Sequence[Any], rows: Dataset
-    ) -> Callable[[np.ndarray], float]:
+    def resampled_metric(self, name: str, predictions: Sequence[Any], rows: Dataset) -> Callable[[np.ndarray], float]:
         """Function from row positions to the metric of those rows, for bootstrap intervals."""
-        return lambda positions: self.metrics(
-            [predictions[i] for i in positions], rows.select(positions)
-        )[name]
+        return lambda positions: self.metrics([predictions[i] for i in positions], rows.select(positions))[name]
 
     def baselines(self, rows: Mapping[str, Dataset]) -> dict[str, dict[str, dict[str, float]]]:
         """Metrics of simple rivals trained on `train`, by the other splits and their names; none by default."""
         return {}
 
+    def encoded_baselines(self, encoded: Mapping[str, Dataset]) -> dict[str, dict[str, dict[str, float]]]:
+        """The same for rivals that learn from model inputs (token counts, say); none by default."""
+        return {}
+
     @abstractmethod
     def decode(self, predictions: Sequence[Any], rows: Dataset) -> list[dict[str, Any]]:
         """One JSON object a row, in the words of the user's data."""
+
+    def answers(self, scorer: Scorer, rows: Dataset) -> list[dict[str, Any]]:
+        """One JSON object a row of new data; by default what `decode` makes of the predictions.
+
+        Tasks whose answers are not scores (generated text) ask `scorer` for the model instead.
+        """
+        return self.decode(scorer.predictions(rows), rows)
 
     @abstractmethod
     def example(self) -> dict[str, Any]:

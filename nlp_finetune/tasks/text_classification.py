@@ -37,7 +37,7 @@ _METRICS = {
 _LOSSES = {"single_label": ("cross_entropy", "focal"), "multi_label": ("bce",), "regression": ("mse", "huber")}
 
 
-class Options(TaskOptions):
+class TextClassificationOptions(TaskOptions):
     """Options of text classification."""
 
     name: Literal["text_classification"] = "text_classification"
@@ -47,9 +47,7 @@ class Options(TaskOptions):
     label: str | list[str] | None = Field(
         default=None, description="Label column, or several 0/1 columns for multi-label; null = by name."
     )
-    problem: Problem | None = Field(
-        default=None, description="Kind of problem; null = inferred from the label column."
-    )
+    problem: Problem | None = Field(default=None, description="Kind of problem; null = inferred from the label column.")
     max_length: int = Field(default=128, ge=4, description="Longest input in tokens, special tokens included.")
     on_long: text_columns.OnLong = Field(
         default="truncate",
@@ -60,11 +58,11 @@ class Options(TaskOptions):
 class Task(BaseTask):
     """Sequence classification and regression heads over one text or a pair."""
 
-    Options: ClassVar[type[TaskOptions]] = Options
+    Options: ClassVar[type[TaskOptions]] = TextClassificationOptions
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
-    options: Options
+    options: TextClassificationOptions
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: TextClassificationOptions) -> None:
         super().__init__(options)
         self.problem: Problem = options.problem or "single_label"
         self.names: list[str] = []
@@ -114,9 +112,7 @@ class Task(BaseTask):
     def _canonical(self, data: Dataset, split: str, *, labelled: bool) -> Dataset:
         columns = text_columns.read(data, self.text, split)
         if labelled:
-            columns["label"] = label_columns.read(
-                data, self.label or [], split, problem=self.problem, names=self.names
-            )
+            columns["label"] = label_columns.read(data, self.label or [], split, problem=self.problem, names=self.names)
         from datasets import Dataset
 
         return Dataset.from_dict(columns)
@@ -140,7 +136,7 @@ class Task(BaseTask):
 
     def row_label(self, row: Mapping[str, Any]) -> str | None:
         if self.problem == "single_label":
-            return self.names[row["label"]]
+            return str(self.names[row["label"]])
         if self.problem == "multi_label":
             return _SEPARATOR.join(n for n, on in zip(self.names, row["label"], strict=True) if on)
         return None
@@ -157,9 +153,7 @@ class Task(BaseTask):
         }
 
     def encode(self, rows: Mapping[str, list[Any]], processor: Any) -> dict[str, list[Any]]:
-        encoded = text_columns.encode(
-            rows, processor, max_length=self.options.max_length, on_long=self.options.on_long
-        )
+        encoded = text_columns.encode(rows, processor, max_length=self.options.max_length, on_long=self.options.on_long)
         if "label" in rows:
             encoded["labels"] = list(rows["label"])
         return encoded
@@ -235,9 +229,7 @@ class Task(BaseTask):
         if self.problem == "multi_label":
             self.thresholds = tune_thresholds(np.stack(predictions), np.asarray(rows["label"]))
 
-    def resampled_metric(
-        self, name: str, predictions: Sequence[Any], rows: Dataset
-    ) -> Callable[[np.ndarray], float]:
+    def resampled_metric(self, name: str, predictions: Sequence[Any], rows: Dataset) -> Callable[[np.ndarray], float]:
         import numpy as np
 
         predicted, labels = np.stack(predictions), np.asarray(rows["label"])
@@ -264,9 +256,7 @@ class Task(BaseTask):
             parts = dict(zip(others, np.split(predicted, ends), strict=True))
             # The model's thresholds are tuned on validation, so its rivals' are too.
             tuned = self.problem == "multi_label"
-            thresholds = (
-                classification.tune_thresholds(parts["validation"], labels["validation"]) if tuned else 0.5
-            )
+            thresholds = classification.tune_thresholds(parts["validation"], labels["validation"]) if tuned else 0.5
             for name, part in parts.items():
                 scores[name][rival] = self._measure(part, labels[name], thresholds)
         return scores

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from tests.command_line import run
 from tests.tiny import TINY
 
@@ -47,9 +48,17 @@ CASES: dict[str, tuple[Callable[[Path], None] | None, list[str], str]] = {
     "missing file": (None, ["data.source=nowhere.csv"], r"nowhere\.csv"),
     "empty file": (text_file("d.csv", ""), ["data.source=d.csv"], "empty"),
     "header only": (text_file("d.csv", "text,label\n"), ["data.source=d.csv"], "no (data )?rows|header"),
-    "wrong text column": (text_file("d.csv", GOOD), ["data.source=d.csv", "task.text=[body]"], "no column 'body'.*text, label"),
+    "wrong text column": (
+        text_file("d.csv", GOOD),
+        ["data.source=d.csv", "task.text=[body]"],
+        "no column 'body'.*text, label",
+    ),
     "wrong label column": (text_file("d.csv", GOOD), ["data.source=d.csv", "task.label=klass"], "no column 'klass'"),
-    "one class only": (text_file("d.csv", "text,label\nx y,a\nz w,a\nq r,a\n"), ["data.source=d.csv"], "only one class"),
+    "one class only": (
+        text_file("d.csv", "text,label\nx y,a\nz w,a\nq r,a\n"),
+        ["data.source=d.csv"],
+        "only one class",
+    ),
     "label missing in some rows": (text_file("d.csv", "text,label\nx,a\ny,\nz,b\n"), ["data.source=d.csv"], "row 2"),
     "mixed types": (
         text_file("d.jsonl", '{"text": "x", "label": 1}\n{"text": "y", "label": "b"}\n'),

@@ -124,9 +124,7 @@ class TestExamine:
     def test_leaks_are_reported_between_all_pairs_of_splits(self) -> None:
         valid = split(("fine soup", "yes"), ("new dish", "no"))
         test = split(("new dish", "no"), ("Warm bread.", "no"))
-        messages = [
-            f.message for f in of_code(examine({"train": GOOD, "validation": valid, "test": test}), "leakage")
-        ]
+        messages = [f.message for f in of_code(examine({"train": GOOD, "validation": valid, "test": test}), "leakage")]
         assert len(messages) == 3
         assert messages[0].startswith("validation: 1 of 2 rows (50 %) are also in train, word for word")
         assert messages[1].startswith("test: 1 of 2 rows (50 %) are also in train, but for case")
@@ -151,9 +149,7 @@ class TestExamine:
             (split(("same", "x"), ("same", "y")), "constant_text"),
         ],
     )
-    def test_a_text_column_that_says_nothing_is_an_error_and_comes_first(
-        self, data: SplitTexts, code: str
-    ) -> None:
+    def test_a_text_column_that_says_nothing_is_an_error_and_comes_first(self, data: SplitTexts, code: str) -> None:
         first = examine({"train": data, "validation": GOOD})[0]
         assert (first.level, first.code) == ("error", code)
 
@@ -193,9 +189,7 @@ class TestExamine:
         )
 
     @pytest.mark.parametrize(("max_length", "level"), [(128, "warning"), (1000, "note")])
-    def test_what_is_cut_is_always_said_and_a_warning_where_it_hurts(
-        self, max_length: int, level: str
-    ) -> None:
+    def test_what_is_cut_is_always_said_and_a_warning_where_it_hurts(self, max_length: int, level: str) -> None:
         report = length_report(np.array([100] * 8 + [300] * 2), max_length, limit=1024)
         finding = examine({"train": GOOD}, lengths={"train": report})[0 if level == "warning" else -1]
         assert finding.level == level
@@ -213,9 +207,7 @@ class TestExamine:
             assert "\n" not in finding.message
 
     def test_a_hundred_thousand_rows_take_seconds(self) -> None:
-        texts = [
-            f"Sentence number {i % 70_000}, of about twelve words, which say little." for i in range(110_000)
-        ]
+        texts = [f"Sentence number {i % 70_000}, of about twelve words, which say little." for i in range(110_000)]
         labels = ["x" if i % 3 else "y" for i in range(110_000)]
         rows = list(range(1, 110_001))
         start = time.perf_counter()
@@ -230,9 +222,7 @@ class TestExamine:
 
 
 class TestRealSplits:
-    def test_chnsenticorp_has_338_dev_rows_in_train_and_8_only_with_the_other_label(
-        self, shared_data: Path
-    ) -> None:
+    def test_chnsenticorp_has_338_dev_rows_in_train_and_8_only_with_the_other_label(self, shared_data: Path) -> None:
         folder = shared_data / "chnsenticorp"
         train, dev = (read_tsv(folder / f"{n}.tsv", text=1, label=0, header=True) for n in ("train", "dev"))
         found = leakage(train, dev)

@@ -14,9 +14,7 @@ Write = Callable[[str, Any], str]
 
 
 @pytest.mark.parametrize(("delimiter", "name"), [("\t", "tab"), (";", "semicolon"), ("|", "pipe")])
-def test_a_delimiter_that_is_not_the_suffixes_own_is_found_and_said(
-    write: Write, delimiter: str, name: str
-) -> None:
+def test_a_delimiter_that_is_not_the_suffixes_own_is_found_and_said(write: Write, delimiter: str, name: str) -> None:
     write("a.csv", f"text{delimiter}label\nGood, but slow{delimiter}1\nBad{delimiter}0\n")
     assert columns("a.csv")["text"] == ["Good, but slow", "Bad"]
     assert notes("a.csv") == [f"a.csv: cells are separated by {name}"]
@@ -62,8 +60,7 @@ def test_quotes_that_would_join_lines_are_text_and_that_is_said(write: Write, re
     rows = 3 + rest.count("\n")
     assert columns("a.tsv")["text"][:3] == ['"good', "bad", 'fine"']
     assert notes("a.tsv") == [
-        "a.tsv: read without quoting; as quoting, its quotes would join lines and leave "
-        f"{rows - 2} of {rows} rows"
+        f"a.tsv: read without quoting; as quoting, its quotes would join lines and leave {rows - 2} of {rows} rows"
     ]
 
 

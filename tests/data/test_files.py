@@ -85,9 +85,7 @@ def test_reading_leaves_the_cell_limit_of_the_csv_module_alone(write: Write) -> 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "a.feather", "a.parquet.gz"])
 def test_tables_keep_their_types(write: Write, name: str, tmp_path: Path) -> None:
-    table = pa.table(
-        {"text": ["007", None], "score": [1.5, 2.0], "kind": pa.array(["x", "x"]).dictionary_encode()}
-    )
+    table = pa.table({"text": ["007", None], "score": [1.5, 2.0], "kind": pa.array(["x", "x"]).dictionary_encode()})
     sink = pa.BufferOutputStream()
     if "parquet" in name:
         pyarrow.parquet.write_table(table, sink)

@@ -106,9 +106,7 @@ def digest(content: bytes) -> str:
     return hashlib.sha1(content).hexdigest()
 
 
-def ask(
-    endpoint: str, home: Path, project: Path, asked: dict[str, Any], **environment: str
-) -> dict[str, Any]:
+def ask(endpoint: str, home: Path, project: Path, asked: dict[str, Any], **environment: str) -> dict[str, Any]:
     """Load all that is asked in a process of its own: the Hub's address is read at import."""
     (home / "reviews.csv").write_text("text\na\n")
     variables = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "PYTHONPATH": str(project)}
@@ -197,16 +195,12 @@ def test_a_configuration_is_named_after_a_colon(answers: dict[str, Any]) -> None
         ("no id", "data.source=me/re views is neither a file, a folder, demo:NAME nor a data set id"),
     ],
 )
-def test_what_cannot_be_loaded_is_refused_with_the_reason(
-    answers: dict[str, Any], asked: str, said: str
-) -> None:
+def test_what_cannot_be_loaded_is_refused_with_the_reason(answers: dict[str, Any], asked: str, said: str) -> None:
     assert said in answers["reached"][asked]["refused"]
 
 
 @pytest.mark.parametrize("how", ["unreached", "offline"])
-def test_without_the_hub_the_cached_copy_is_the_same_data_and_that_is_said(
-    answers: dict[str, Any], how: str
-) -> None:
+def test_without_the_hub_the_cached_copy_is_the_same_data_and_that_is_said(answers: dict[str, Any], how: str) -> None:
     data = answers[how]["defaults"]
     assert data["splits"] == answers["reached"]["defaults"]["splits"]
     assert data["fingerprint"] == answers["reached"]["defaults"]["fingerprint"]

@@ -61,9 +61,7 @@ def test_whole_numbers_among_others_are_numbers(write: Write) -> None:
         ("a.jsonl", "{}\n{}\n", "none of them has any keys"),
     ],
 )
-def test_json_that_holds_no_rows_is_refused_with_the_place(
-    write: Write, name: str, content: str, place: str
-) -> None:
+def test_json_that_holds_no_rows_is_refused_with_the_place(write: Write, name: str, content: str, place: str) -> None:
     assert place in refusal(write(name, content))
 
 
@@ -77,9 +75,7 @@ def test_json_that_holds_no_rows_is_refused_with_the_place(
         (["a", float("nan")], "text in line 1 and a number in line 2"),
     ],
 )
-def test_a_json_column_of_mixed_types_is_refused_with_both_places(
-    write: Write, values: list[Any], found: str
-) -> None:
+def test_a_json_column_of_mixed_types_is_refused_with_both_places(write: Write, values: list[Any], found: str) -> None:
     write("a.jsonl", "\n".join(json.dumps({"label": value}) for value in values))
     assert f"a.jsonl: column 'label' mixes types: {found}." in refusal("a.jsonl")
 

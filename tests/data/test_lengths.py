@@ -35,9 +35,7 @@ def test_larger_lengths_end_where_nothing_is_lost() -> None:
         (600, 10**30, [1024, 2048, 4096, 8192]),
     ],
 )
-def test_larger_lengths_stop_at_the_models_limit(
-    max_length: int, limit: int | None, expected: list[int]
-) -> None:
+def test_larger_lengths_stop_at_the_models_limit(max_length: int, limit: int | None, expected: list[int]) -> None:
     report = length_report(np.array([10, 100_000]), max_length, limit=limit)
     assert [cut.max_length for cut in report.larger] == expected
 

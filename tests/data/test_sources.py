@@ -103,9 +103,7 @@ def test_a_missing_file_for_a_split_is_refused() -> None:
 @pytest.mark.parametrize(("split", "value"), [("validation", "dev"), ("test", "test"), ("train", "all")])
 def test_a_file_has_no_other_split_than_train(split: str, value: str) -> None:
     message = refusal(table("a.csv"), **{split: value})
-    assert (
-        f"data.{split}={value}: there is no such split (a.csv has train), and no file of that name" in message
-    )
+    assert f"data.{split}={value}: there is no such split (a.csv has train), and no file of that name" in message
 
 
 def test_no_source_and_no_file_is_refused_with_what_to_set() -> None:
@@ -272,6 +270,5 @@ def test_real_folders_are_read_whole(shared_data: Path, name: str, rows: dict[st
 def test_the_quotes_of_chnsenticorp_are_text_and_that_is_said(shared_data: Path) -> None:
     path = shared_data / "chnsenticorp"
     assert loaded(str(path)).notes == [
-        f"{path}/train.tsv: read without quoting; as quoting, its quotes would join lines and leave "
-        "9,146 of 9,600 rows"
+        f"{path}/train.tsv: read without quoting; as quoting, its quotes would join lines and leave 9,146 of 9,600 rows"
     ]

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+
 from tests.engines.trajectory import Settings, run
 
 LOSSES = ("cross_entropy", "focal", "bce", "mse", "huber")

@@ -1,6 +1,6 @@
 """A small Job run by either engine; also a script, for runs on several processes.
 
-    torchrun --nproc_per_node 2 tests/engines/trajectory.py SETTINGS.json OUTPUT.json
+torchrun --nproc_per_node 2 tests/engines/trajectory.py SETTINGS.json OUTPUT.json
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from accelerate import PartialState
 
 import nlp_finetune.engines  # noqa: F401  before the first import of transformers
 from nlp_finetune.data.batching import BatchPlan
+from nlp_finetune.data.drawing import DrawnRows
 from nlp_finetune.engines import hf_trainer, loop
 from nlp_finetune.job import Fitted, Job
 from nlp_finetune.learning.flow import EarlyStopping, Flow, RankSeed
@@ -93,7 +94,7 @@ def build_job(settings: Settings, folder: str) -> Job:
             report_to="none",
             ddp_find_unused_parameters=False,
         ),
-        train=_rows(settings),  # type: ignore[arg-type]
+        train=DrawnRows(_rows(settings)),  # type: ignore[arg-type]
         collate=_collate,
         batches=plan,
         objective=_objective(settings.loss),

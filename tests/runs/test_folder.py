@@ -9,19 +9,24 @@ from nlp_finetune.errors import InputError
 from nlp_finetune.runs.folder import RunFolder, replaced_folder, write_json
 
 
+def fill_half(target: Path) -> None:
+    with replaced_folder(target) as partial:
+        (partial / "weights").write_text("half")
+        raise KeyboardInterrupt
+
+
 def test_an_error_while_filling_leaves_the_old_folder(tmp_path: Path) -> None:
     target = tmp_path / "model"
     with replaced_folder(target) as partial:
         (partial / "weights").write_text("old")
-    with pytest.raises(KeyboardInterrupt), replaced_folder(target) as partial:
-        (partial / "weights").write_text("half")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        fill_half(target)
     assert (target / "weights").read_text() == "old"
 
 
 def test_a_folder_that_never_was_whole_does_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), replaced_folder(tmp_path / "model"):
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        fill_half(tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 

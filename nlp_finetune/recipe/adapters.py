@@ -1,0 +1,42 @@
+"""The section `lora`: small trained additions to frozen weights, by peft."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from nlp_finetune.recipe.section import BelowOne, Conflict, Count, Positive, Section, Text
+
+_LOW_RANK = ("lora", "dora", "rslora", "pissa")
+
+
+class Lora(Section):
+    """Small adapters trained in place of all weights; null (the default) trains the whole model."""
+
+    method: Literal["lora", "dora", "rslora", "pissa", "ia3", "vera"] = Field(
+        default="lora", description="Kind of adapter, as peft calls it; each can be merged into the weights."
+    )
+    rank: Count = Field(default=8, description="Rank of what is added to a matrix; not for ia3.")
+    alpha: Positive = Field(
+        default=16.0,
+        description="Scale of what is added, which is alpha / rank (rslora: alpha / square root of rank).",
+    )
+    dropout: BelowOne = Field(default=0.05, description="Dropout probability in front of an adapter; not for ia3.")
+    targets: list[Text] | Literal["auto"] = Field(
+        default="auto",
+        description="Layers that get an adapter, by the ends of their names; `auto` takes every one in the blocks.",
+    )
+    rank_pattern: dict[str, Count] = Field(
+        default_factory=dict,
+        description="Other ranks for some layers: the end of a layer's name, or a regular expression for it, to a rank.",
+    )
+
+    def conflicts(self) -> list[Conflict]:
+        users = {
+            "rank": (*_LOW_RANK, "vera"),
+            "alpha": _LOW_RANK,
+            "dropout": (*_LOW_RANK, "vera"),
+            "rank_pattern": _LOW_RANK,
+        }
+        return self._unused(self.method, users, choice="method")
