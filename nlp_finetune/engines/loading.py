@@ -17,7 +17,7 @@ def train_loader(job: Job, *, process: int) -> DataLoader[Any]:
     state, and with it dropout, untouched.
     """
     return DataLoader(
-        job.train,
+        job.train,  # type: ignore[arg-type]  # a data set by its methods, not by its class
         batch_sampler=job.batches.sampler(process),
         collate_fn=job.collate,
         num_workers=job.args.dataloader_num_workers,

@@ -87,7 +87,7 @@ class Loop:
         self._fire("on_pre_optimizer_step")
         self.optimizer.step()
         self._fire("on_optimizer_step")
-        learning_rate = self.scheduler.get_last_lr()[0]
+        learning_rate = float(self.scheduler.get_last_lr()[0])
         if not self.accelerator.optimizer_step_was_skipped:
             self.scheduler.step()
         self.model.zero_grad()
