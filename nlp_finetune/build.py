@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from nlp_finetune import inference
 from nlp_finetune.arguments import check_extra, training_arguments
-from nlp_finetune.data import sources, splits
+from nlp_finetune.data import groups, sources, splits
 from nlp_finetune.data.batching import BatchPlan, planned_steps
 from nlp_finetune.data.drawing import DrawnRows
 from nlp_finetune.errors import InputError
@@ -82,7 +82,7 @@ def prepare(recipe: Recipe, runtime: Runtime, *, tell: Callable[[str], None] = s
     checkpoint = checkpoints.resolve(recipe.model.checkpoint, revision=recipe.model.revision)
     task = base.find(recipe.task.name)(recipe.task)
     with runtime.main_first():
-        loaded = _load_data(recipe)
+        loaded = _load_data(recipe, task)
     for note in loaded.notes:
         tell(note)
     rows = _split(recipe, task.prepare(loaded.splits, tell), task, tell)
@@ -94,6 +94,7 @@ def prepare(recipe: Recipe, runtime: Runtime, *, tell: Callable[[str], None] = s
         tokenizer=recipe.model.tokenizer,
         texts=lambda: (task.row_text(row) for row in rows["train"]),
         config=config,
+        say=tell,
     )
     with runtime.main_first():
         encoded = {
@@ -105,7 +106,7 @@ def prepare(recipe: Recipe, runtime: Runtime, *, tell: Callable[[str], None] = s
     return Prepared(recipe, task, checkpoint, config, processor, loaded, rows, encoded)
 
 
-def _load_data(recipe: Recipe) -> sources.Loaded:
+def _load_data(recipe: Recipe, task: base.BaseTask) -> sources.Loaded:
     data = recipe.data
     return sources.load(
         source=data.source,
@@ -118,6 +119,7 @@ def _load_data(recipe: Recipe) -> sources.Loaded:
         delimiter=data.delimiter,
         quoting=data.quoting,
         encoding=data.encoding,
+        text_rows=task.text_rows,
     )
 
 
@@ -129,11 +131,14 @@ def _split(
     if "validation" not in rows:
         if len(rows["train"]) < 2:
             raise InputError("one row of data is too few to train on and to validate with.")
-        train, held_out = splits.hold_out(
-            rows["train"], fraction=data.validation_fraction, seed=seed, stratum=task.row_label
+        fraction = data.validation_fraction
+        grouped = groups.hold_out(rows["train"], fraction=fraction, seed=seed, group=task.row_group)
+        train, held_out = grouped or splits.hold_out(
+            rows["train"], fraction=fraction, seed=seed, stratum=task.row_label
         )
         rows = {**rows, "train": train, "validation": held_out}
-        tell(f"no validation split: {len(held_out)} of {len(train) + len(held_out)} training rows held out, stratified")
+        how = "whole groups that share a text" if grouped else "stratified"
+        tell(f"no validation split: {len(held_out)} of {len(train) + len(held_out)} training rows held out, {how}")
     if data.limit is not None and data.limit < len(rows["train"]):
         limited = splits.limit(rows["train"], count=data.limit, seed=seed, stratum=task.row_label)
         tell(f"data.limit: {len(limited)} of {len(rows['train'])} training rows")

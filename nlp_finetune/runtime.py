@@ -98,7 +98,7 @@ def start(*, threads: int | str = "auto") -> Runtime:
     Raises `InputError` if the launcher announced several processes and they did not find each other.
     """
     _die_with_launcher()
-    _quiet_libraries()
+    set_up_libraries()
     import nlp_finetune.torchvision_guard  # noqa: F401  before the first import of transformers
 
     import torch  # isort: skip
@@ -153,8 +153,12 @@ def _die_with_launcher() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(death_signal, signal.SIGTERM)
 
 
-def _quiet_libraries() -> None:
-    """Our own lines say what the libraries would: nothing is printed twice."""
+def set_up_libraries() -> None:
+    """Set what the libraries read from the environment when they are imported.
+
+    Called by the command line before the first import of torch. Our own lines say what the libraries
+    would: nothing is printed twice.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # Read when torch is imported: threads that spin while they wait lose 2 to 4 times the speed as soon
@@ -191,7 +195,8 @@ class _ProgressAwareHandler(logging.StreamHandler[Any]):
 
 
 def set_up_log(*, quiet: bool = False) -> None:
-    """Send this package's log to stderr, one plain line a decision."""
+    """Send this package's log to stderr, one plain line a decision, and quiet the libraries'."""
+    set_up_libraries()
     logger.handlers[:] = [_ProgressAwareHandler()]
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
     logger.propagate = False

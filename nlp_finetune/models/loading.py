@@ -72,6 +72,14 @@ def load_model(
     return model.train()
 
 
+def new_parameters(model: PreTrainedModel) -> frozenset[str]:
+    """Names of the parameters that `load_model` drew because the checkpoint lacks them.
+
+    None of a model from scratch: there is no checkpoint that could lack them.
+    """
+    return getattr(model, "_new_parameters", frozenset())
+
+
 def load_saved_model(folder: Path, *, auto_class: str) -> PreTrainedModel:
     """A model that this package saved, complete, in fp32 and evaluation mode.
 
@@ -131,6 +139,7 @@ def _from_weights(
         if not labels.numbered(names) or new & set(old.tensors):
             say(labels.describe_match(old.labels, names, match))
     heads.draw(loaded.model, new, head_init=head_init, seed=seed)
+    loaded.model._new_parameters = frozenset(new)
     kept_values = 0
     if old is not None and new & set(old.tensors):
         old.copy_rows(loaded.model, match)

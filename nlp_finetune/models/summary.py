@@ -47,7 +47,7 @@ def layer_groups(model: nn.Module) -> list[LayerGroup]:
     """
     base = _base(model)
     prefix = next((f"{name}." for name, module in model.named_modules() if module is base and name), "")
-    lists = dict(_block_lists(base))
+    lists = dict(block_lists(base))
     blocks = {f"{name}.{i}": block for name, stack in lists.items() for i, block in enumerate(stack)}
     seen: set[int] = set()
     groups = []
@@ -67,8 +67,11 @@ def layer_groups(model: nn.Module) -> list[LayerGroup]:
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """All parameters of a model and those that training changes; shared ones count once."""
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    """All parameters of a model and those that training changes; shared ones count once.
+
+    Of a module that is trained whole beside an adapter, the untouched original does not count: nothing runs it.
+    """
+    sizes = [(p.numel(), p.requires_grad) for name, p in model.named_parameters() if ".original_module." not in name]
     return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
 
 
@@ -132,7 +135,7 @@ def _kept_by_one_row(model: nn.Module, tokens: int) -> int:
         except (RuntimeError, TypeError, ValueError, LookupError):
             # Few models can't: XLNet on the meta device, whatever reads more than token ids. Inputs and
             # outputs of all matrices are of the same order.
-            matrices = [p for _, stack in _block_lists(base) for p in stack.parameters() if p.dim() >= 2]
+            matrices = [p for _, stack in block_lists(base) for p in stack.parameters() if p.dim() >= 2]
             return sum(4 * tokens * sum(p.shape) for p in matrices)
         finally:
             for module, mode in modes:  # frozen parts may be in evaluation mode while others are not
@@ -167,7 +170,7 @@ def _base(model: nn.Module) -> nn.Module:
     return base if any(True for _ in base.parameters()) else model
 
 
-def _block_lists(base: nn.Module) -> Iterator[tuple[str, nn.ModuleList]]:
+def block_lists(base: nn.Module) -> Iterator[tuple[str, nn.ModuleList]]:
     """Outermost lists of alike modules that have parts of their own."""
     from torch import nn
 

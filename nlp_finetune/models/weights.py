@@ -83,14 +83,14 @@ def load(folder: Path, *, auto_class: str, config: PretrainedConfig, given: str)
                 ignore_mismatched_sizes=True,
                 trust_remote_code=False,
             )
-    except SafetensorError as error:
-        raise InputError(f"{given}: its weights are damaged ({error}). Get the file again.") from error
+    except (SafetensorError, EOFError) as error:
+        raise InputError(f"{given}: its weights are damaged ({_first(error)}). Get the file again.") from error
     except OSError as error:
         lacks = "no weights (model.safetensors or pytorch_model.bin)"
         raise InputError(f"{given}: {lacks} could be read from it, {contents(folder)}. {_first(error)}") from error
     except pickle.UnpicklingError as error:
         raise InputError(f"{given}: its pickled weights can't be read safely: {_first(error)}") from error
-    except (ImportError, ValueError, TypeError, RuntimeError, EOFError, LookupError) as error:
+    except (ImportError, ValueError, TypeError, RuntimeError, LookupError) as error:
         raise InputError(f"{given}: can't be loaded as {config.model_type}: {_first(error)}") from error
     tied = set(getattr(model, "all_tied_weights_keys", {}))
     parameters = {name for name, _ in model.named_parameters()}
