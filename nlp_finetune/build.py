@@ -27,6 +27,7 @@ from nlp_finetune.learning.losses import build_loss
 from nlp_finetune.learning.micro_batch import choose_micro_batches, freeze_unused
 from nlp_finetune.learning.optimizers import make_optimizer, make_scheduler
 from nlp_finetune.learning.precision import choose_precision
+from nlp_finetune.models import adapters
 from nlp_finetune.models import checkpoint as checkpoints
 from nlp_finetune.models.loading import load_config, load_model
 from nlp_finetune.models.tokenizer import load_tokenizer
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 _PREPROCESSING = 1
 """Version of tokenization; part of the cache's name, so raise it when `encode` of any task changes."""
+_EVAL_ROWS, _EVAL_TOKENS = 64, 16_384
+"""Most rows and tokens of an evaluation batch whose size is left to us."""
 _LOWER_IS_BETTER = {"loss", "rmse", "mae", "perplexity"}
 
 
@@ -209,6 +212,10 @@ def build(prepared: Prepared, folder: RunFolder, runtime: Runtime, stop: StopReq
         seed=train.seed,
         say=say,
     )
+    if recipe.lora is not None:
+        base = adapters.find_base(prepared.checkpoint, model, keep=folder.base)
+        adapter = recipe.lora.model_dump()
+        model = adapters.add(model, **adapter, auto_class=task.auto_class, seed=train.seed, base=base, say=say)
     collate = task.collator(processor)
     loss_name = task.losses()[0] if recipe.loss.name == "auto" else recipe.loss.name
     loss = build_loss(loss_name, label_smoothing=recipe.loss.label_smoothing, gamma=recipe.loss.gamma)
@@ -254,15 +261,19 @@ def build(prepared: Prepared, folder: RunFolder, runtime: Runtime, stop: StopReq
     return Built(job, stopwatch, flow, stateful, precision)
 
 
-def eval_batch_size(recipe: Recipe) -> int:
-    """Rows of one evaluation batch."""
-    return 64 if recipe.train.eval_batch_size == "auto" else recipe.train.eval_batch_size
+def eval_batch_size(prepared: Prepared) -> int:
+    """Rows of one evaluation batch; `auto` takes fewer where rows are long."""
+    asked = prepared.recipe.train.eval_batch_size
+    if asked != "auto":
+        return asked
+    longest = max(max(data["length"]) for data in prepared.encoded.values())
+    return max(1, min(_EVAL_ROWS, _EVAL_TOKENS // int(longest)))
 
 
 def _score(prepared: Prepared, model: Any, *, objective: Any, runtime: Runtime) -> dict[str, float]:
     """Metrics of the model on the validation rows."""
     task, rows = prepared.task, prepared.rows["validation"]
-    loaded = inference.Model(task, model, prepared.processor, runtime, eval_batch_size(prepared.recipe))
+    loaded = inference.Model(task, model, prepared.processor, runtime, eval_batch_size(prepared))
     output = loaded.run(rows, encoded=prepared.encoded["validation"], objective=objective)
     return {"loss": output.loss or 0.0, **task.metrics(output.predictions, rows)}
 

@@ -78,7 +78,7 @@ class DataReport:
             rows.append((f"... {len(names) - _MANY_CLASSES} more", *("" for _ in self.balance), ""))
         return Section("Labels", ("label", *self.balance, "share of train"), rows)
 
-    def _cut(self, report: lengths.LengthReport) -> str:
+    def _cut(self, report: checks.LengthReport) -> str:
         """What the longest input costs: tokens, or more windows where these cover long rows."""
         if self.cuts_long_rows or report.now.rows == 0:
             return report.line()
@@ -121,7 +121,7 @@ def data_report(prepared: Prepared, *, strict: bool = False, tell: Callable[[str
             texts, lengths=measured if task.cuts_long_rows else None, separator=task.label_separator
         )
         + task.findings(rows),
-        baselines=task.baselines(rows),
+        baselines=_baselines(prepared),
         example=_example(task, rows["train"]),
         cuts_long_rows=task.cuts_long_rows,
     )
@@ -133,6 +133,14 @@ def data_report(prepared: Prepared, *, strict: bool = False, tell: Callable[[str
     if stopping:
         raise InputError("the data cannot be trained on:\n  " + "\n  ".join(stopping))
     return report
+
+
+def _baselines(prepared: Prepared) -> dict[str, dict[str, dict[str, float]]]:
+    """Scores of simple rivals by split and name, of those that read rows and those that read model inputs."""
+    found = prepared.task.baselines(prepared.rows)
+    for split, rivals in prepared.task.encoded_baselines(prepared.encoded).items():
+        found = {**found, split: {**found.get(split, {}), **rivals}}
+    return found
 
 
 def _example(task: BaseTask, rows: Dataset) -> list[str]:
@@ -157,7 +165,7 @@ def _lengths(prepared: Prepared, rows: Dataset) -> lengths.LengthReport:
     sample = rows.select(range(min(len(rows), _MEASURED_ROWS)))
     measured = prepared.task.token_lengths(sample[:], prepared.processor)
     limit = getattr(prepared.config, "max_position_embeddings", None)
-    return lengths.length_report(np.asarray(measured), prepared.task.options.max_length, limit=limit)
+    return lengths.length_report(np.asarray(measured), prepared.task.max_length, limit=limit)
 
 
 @dataclass(frozen=True)
@@ -171,9 +179,7 @@ class PlanReport:
 
     def sections(self) -> list[Section]:
         """Tables for people."""
-        layers = [
-            (g.name, g.kind, g.shapes, f"{g.parameters:,}", "trained" if g.trainable else "frozen") for g in self.layers
-        ]
+        layers = [(g.name, g.kind, g.shapes, f"{g.parameters:,}", _trained_share(g.trainable)) for g in self.layers]
         memory = [(name, f"{size:,.0f} MB") for name, size in self.memory_mb.items()]
         return [
             Section("Plan", ("", ""), list(self.facts)),
@@ -195,6 +201,28 @@ class PlanReport:
         }
 
 
+def _trained_share(share: float) -> str:
+    return "frozen" if share == 0 else "trained" if share == 1 else f"{share:.2%} trained"
+
+
+def _adapter_fact(prepared: Prepared, model: Any) -> list[tuple[str, str]]:
+    """Put the recipe's adapters into a model without memory, and what they are."""
+    from nlp_finetune.models import adapters
+
+    recipe, said = prepared.recipe, list[str]()
+    if recipe.lora is not None:
+        nowhere = adapters.Base(prepared.checkpoint.location)
+        adapters.add(
+            model,
+            **recipe.lora.model_dump(),
+            auto_class=prepared.task.auto_class,
+            seed=recipe.train.seed,
+            base=nowhere,
+            say=said.append,
+        )
+    return [("adapters", line) for line in said]
+
+
 def plan_report(prepared: Prepared, runtime: Runtime) -> PlanReport:
     """Say what training would do, without loading weights: the model is built without memory."""
     import torch
@@ -207,6 +235,7 @@ def plan_report(prepared: Prepared, runtime: Runtime) -> PlanReport:
     optim, train = recipe.optim, recipe.train
     with torch.device("meta"):
         model = getattr(transformers, prepared.task.auto_class).from_config(prepared.config)
+    adapter = _adapter_fact(prepared, model)
     steps, rows = prepared.steps, len(prepared.encoded["train"])
     factor = schedule_factor(optim.schedule, warmup=optim.warmup, steps=steps)
     marks = [(f"{share}%", min(steps - 1, round(share / 100 * steps))) for share in (0, 25, 50, 75, 100)]
@@ -223,6 +252,7 @@ def plan_report(prepared: Prepared, runtime: Runtime) -> PlanReport:
         ),
         ("optimizer", f"{optim.name}, {optim.schedule} schedule, {warmup_steps(optim.warmup, steps)} steps of warm-up"),
         ("engine", f"{train.engine} on {runtime.processes} process(es), {runtime.threads} threads each"),
+        *adapter,
     ]
     return PlanReport(
         facts=facts,

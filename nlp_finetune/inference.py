@@ -7,11 +7,12 @@ predictions and metrics.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nlp_finetune.data import drawing
 from nlp_finetune.data.batching import by_length
 from nlp_finetune.errors import InputError
 from nlp_finetune.runs.folder import TASK_FILE, RunFolder, read_json
@@ -19,6 +20,7 @@ from nlp_finetune.runtime import Runtime, say
 from nlp_finetune.tasks import base
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from datasets import Dataset
 
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 _BAR_FROM_BATCHES = 20
 _BAR_FROM_ROWS = 20_000
 """Shorter passes (a second or two) show no progress bar."""
+_MOST_LOGITS_BYTES = 2 * 2**30
+"""What the logits of one batch may take, with their softmax: a vocabulary's fill a machine at 64 rows."""
+_SEED = 0
+"""Rows that are evaluated are changed (masked, say) alike in every run, so that runs can be compared."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,9 @@ def encode(task: base.BaseTask, rows: Dataset, processor: Any, *, cache_file: Pa
 
     def encode_batch(batch: dict[str, list[Any]], positions: list[int]) -> dict[str, list[Any]]:
         columns = task.encode(batch, processor)
-        columns["source"] = [positions[i] for i in columns["source"]]
+        columns["source"] = [
+            [positions[i] for i in one] if isinstance(one, list) else positions[one] for one in columns["source"]
+        ]
         return columns
 
     import datasets
@@ -85,6 +93,7 @@ def run_model(
     model_inputs: Callable[[Batch], Batch],
     predictions: Callable[[Any, Mapping[str, Any]], list[Any]],
     merge: Callable[[list[Any]], Any],
+    transform: drawing.Transform | None,
     objective: Objective | None,
     count_items: Callable[[Batch], int],
     batch_size: int,
@@ -95,12 +104,8 @@ def run_model(
     `rows` is the number of canonical rows. `objective` gives the loss where labels are known.
     """
     import torch
-    from tqdm import tqdm
 
-    mine = by_length(encoded["length"], batch_size)[runtime.rank :: runtime.processes]
-    bar = tqdm(
-        mine, desc="predict", unit="batch", leave=False, disable=not runtime.is_main or len(mine) < _BAR_FROM_BATCHES
-    )
+    bar = _my_batches(encoded["length"], batch_size, runtime, most_tokens=_most_tokens(model))
     found: list[tuple[int, Any]] = []
     loss_sum, items = 0.0, 0
     was_training = model.training
@@ -108,7 +113,8 @@ def run_model(
     with torch.inference_mode():
         one = torch.ones((), device=runtime.device)
         for positions in bar:
-            batch = collate(_take(encoded, positions.tolist()))
+            taken = _take(encoded, positions.tolist())
+            batch = collate(drawing.apply(transform, taken, positions.tolist(), seed=_SEED, epoch=0))
             batch = {k: v.to(runtime.device) if torch.is_tensor(v) else v for k, v in batch.items()}
             if objective is not None and has_labels(batch):
                 loss, outputs = objective(model, batch, one)
@@ -124,12 +130,36 @@ def run_model(
     return Output(merged, sum(part[1] for part in gathered) / total_items if total_items else None)
 
 
+def _my_batches(
+    lengths: Sequence[int], batch_size: int, runtime: Runtime, *, most_tokens: int | None = None
+) -> Iterable[np.ndarray]:
+    """This process's share of all batches, the longest rows first, under a progress bar."""
+    from tqdm import tqdm
+
+    mine = by_length(lengths, batch_size, most_tokens=most_tokens)[runtime.rank :: runtime.processes]
+    disable = not runtime.is_main or len(mine) < _BAR_FROM_BATCHES
+    bar: Iterable[np.ndarray] = tqdm(mine, desc="predict", unit="batch", leave=False, disable=disable)
+    return bar
+
+
+def _most_tokens(model: torch.nn.Module) -> int | None:
+    """Tokens of one batch, padding included, whose logits over a vocabulary fit; None without such a head."""
+    from nlp_finetune.models.summary import logits_bytes
+
+    each = logits_bytes(model)
+    return max(1, _MOST_LOGITS_BYTES // each) if each else None
+
+
 def _merge(encoded: Dataset, rows: int, found: list[tuple[int, Any]], merge: Callable[[list[Any]], Any]) -> list[Any]:
     """One prediction per canonical row, from those of its windows in their order."""
     source = encoded["source"]
     windows: list[list[Any]] = [[] for _ in range(rows)]
     for position, prediction in sorted(found, key=lambda pair: pair[0]):
-        windows[source[position]].append(prediction)
+        if isinstance(source[position], list):
+            for row, part in zip(source[position], prediction, strict=True):
+                windows[row].append(part)
+        else:
+            windows[source[position]].append(prediction)
     return [one[0] if len(one) == 1 else merge(one) for one in windows]
 
 
@@ -154,6 +184,7 @@ class Model:
             model_inputs=self.task.model_inputs,
             predictions=self.task.predictions,
             merge=self.task.merge,
+            transform=self.task.transform(self.processor, training=False),
             objective=objective,
             count_items=self.task.count_items,
             batch_size=self.batch_size,
@@ -162,7 +193,23 @@ class Model:
 
     def answers(self, rows: Dataset) -> list[dict[str, Any]]:
         """One JSON object a row, in the words of the user's data."""
-        return self.task.decode(self.run(rows).predictions, rows)
+        return self.task.answers(self, rows)
+
+    def predictions(self, rows: Dataset) -> list[Any]:
+        """One prediction a canonical row, in their order."""
+        return self.run(rows).predictions
+
+    def in_batches(self, lengths: Sequence[int], answer: Callable[[list[int]], Sequence[Any]]) -> list[Any]:
+        """What `answer(positions)` gives for batches of rows of like length, in the order of the rows."""
+        import torch
+
+        found: list[tuple[int, Any]] = []
+        self.model.eval()
+        with torch.inference_mode():
+            for positions in _my_batches(lengths, self.batch_size, self.runtime):
+                found += zip(positions.tolist(), answer(positions.tolist()), strict=True)
+        gathered = [pair for part in self.runtime.gather(found) for pair in part]
+        return [one for _, one in sorted(gathered, key=lambda pair: pair[0])]
 
 
 def metrics_with_interval(

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
     from torch.optim.lr_scheduler import LRScheduler
-    from torch.utils.data import Dataset
     from transformers import TrainerCallback, TrainerState, TrainingArguments
 
     from nlp_finetune.data.batching import BatchPlan
+    from nlp_finetune.data.drawing import DrawnRows
 
 Batch = dict[str, Any]
 Objective = Callable[["torch.nn.Module", Batch, "torch.Tensor"], tuple["torch.Tensor", Any]]
@@ -32,16 +32,15 @@ processes therefore gives the mean, whatever the cut.
 class Job:
     """Everything an engine needs to fit a model.
 
-    `train` is indexed by draw number (`data.drawing`), which `batches.sampler` gives;
-    `batches` decides which rows make up which micro batch; `count_items` counts what the loss is
-    averaged over in one micro batch; `score` evaluates the model on the validation rows and returns
-    plain metrics; the two factories take the (possibly wrapped) model and the planned number of
-    optimizer steps.
+    `train` is indexed by draw number, which `batches.sampler` gives; `batches` decides which rows make up
+    which micro batch; `count_items` counts what the loss is averaged over in one micro batch; `score`
+    evaluates the model on the validation rows and returns plain metrics; the two factories take the
+    (possibly wrapped) model and the planned number of optimizer steps.
     """
 
     model: torch.nn.Module
     args: TrainingArguments
-    train: Dataset[Any]
+    train: DrawnRows
     collate: Callable[[Sequence[Mapping[str, Any]]], Batch]
     batches: BatchPlan
     objective: Objective

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +16,12 @@ from nlp_finetune import runtime as processes
 from nlp_finetune.build import Built, Prepared, build, eval_batch_size, prepare
 from nlp_finetune.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, InputError, NlpFinetuneError, StoppedError
 from nlp_finetune.job import Result
+from nlp_finetune.models import adapters
 from nlp_finetune.recipe import Recipe, differences, load, to_yaml
 from nlp_finetune.runs import checkpoints
+from nlp_finetune.runs.destination import Destination
 from nlp_finetune.runs.folder import TASK_FILE, RunFolder, read_json, replaced_folder, write_json, write_text
+from nlp_finetune.runs.publishing import preflight, publish
 from nlp_finetune.runtime import Runtime, StopRequest, say
 from nlp_finetune.tasks import base
 
@@ -35,6 +39,10 @@ def train(recipe: Recipe, *, strict: bool = False) -> Result:
             return Result(str(folder), read_json(folder.metrics), already_finished=True)
         recipe = _with_decisions(recipe, read_json(folder.decisions))
     runtime = processes.start(threads=recipe.train.threads)
+    destination = _destination(recipe)
+    if destination is not None:
+        # A token that cannot push stops the run in its first second, not after hours.
+        runtime.on_main(lambda: preflight(destination, say=say))
     processes.set_seed(recipe.train.seed)
     prepared = prepare(recipe, runtime)
     report = runtime.on_main(lambda: check.data_report(prepared, strict=strict))
@@ -50,7 +58,19 @@ def train(recipe: Recipe, *, strict: bool = False) -> Result:
             raise StoppedError(_stopped_message(folder, built.flow.step, stop.signal_name))
     with _status(folder, runtime, built):
         metrics = _finish(prepared, built, folder, best_step, epoch, report, runtime)
+    if destination is not None and runtime.is_main:
+        again = f"nlp-finetune push {shlex.quote(str(folder))} {shlex.join(destination.options())}"
+        say(f"pushed: {publish(folder, destination, again=again, say=say).url}")
     return Result(str(folder), metrics)
+
+
+def _destination(recipe: Recipe) -> Destination | None:
+    """Where the finished run is to be pushed, if anywhere."""
+    if recipe.hub.repo_id is None:
+        return None
+    destination = Destination(recipe.hub.repo_id, private=recipe.hub.private)
+    destination.check()
+    return destination
 
 
 def _default_folder(recipe: Recipe) -> RunFolder:
@@ -160,15 +180,17 @@ def _finish(
     runtime: Runtime,
 ) -> dict[str, Any]:
     """Save the best weights as `model/`, load them back from disk, and measure those."""
-    task, recipe = prepared.task, prepared.recipe
+    task = prepared.task
     best = checkpoints.best_folder(folder.checkpoints, best_step)
-    model = inference.load_weights(task, best, runtime)
-    scorer = inference.Model(task, model, prepared.processor, runtime, eval_batch_size(recipe))
+    figures = _training_figures(prepared, built, runtime)
+    weights, adapter_mb = runtime.on_main(lambda: _whole_weights(built.job.model, best, folder, prepared.processor))
+    model = inference.load_weights(task, weights, runtime)
+    scorer = inference.Model(task, model, prepared.processor, runtime, eval_batch_size(prepared))
     validation = scorer.run(
         prepared.rows["validation"], encoded=prepared.encoded["validation"], objective=built.job.objective
     )
     task.tune(validation.predictions, prepared.rows["validation"])
-    runtime.on_main(lambda: _save_model(folder, best, prepared))
+    runtime.on_main(lambda: _save_model(folder, weights, prepared))
     metrics: dict[str, Any] = {
         "best": {"step": best_step, "epoch": round(epoch, 4), "metric": prepared.metric},
         "validation": _scores(prepared, validation, "validation"),
@@ -178,7 +200,7 @@ def _finish(
         test = scorer.run(prepared.rows["test"], encoded=prepared.encoded["test"], objective=built.job.objective)
         metrics["test"] = _scores(prepared, test, "test")
     metrics["baselines"] = report.baselines
-    metrics["train"] = _training_figures(prepared, built, runtime)
+    metrics["train"] = figures if adapter_mb is None else {**figures, "adapter_mb": adapter_mb}
     if runtime.is_main:
         write_json(folder.metrics, metrics)
         folder.set_status("finished", exit_code=EXIT_DONE, reason="", step=built.flow.step)
@@ -187,9 +209,25 @@ def _finish(
     return metrics
 
 
-def _save_model(folder: RunFolder, best: Path, prepared: Prepared) -> None:
+def _whole_weights(model: Any, best: Path, folder: RunFolder, processor: Any) -> tuple[Path, float | None]:
+    """Folder of a whole model with the best weights, and the size of its adapter in MB if it has one.
+
+    An adapter is saved as `adapter/`, and then merged into the model.
+    """
+    if not adapters.is_adapted(model):
+        return best, None
+    adapters.load(model, best)
+    with replaced_folder(folder.adapter) as partial:
+        adapters.export(model, partial)
+        processor.save_pretrained(partial)
+    merged = best / "merged"
+    adapters.merge(model).save_pretrained(merged)
+    return merged, round((folder.adapter / adapters.WEIGHTS).stat().st_size / 2**20, 3)
+
+
+def _save_model(folder: RunFolder, weights: Path, prepared: Prepared) -> None:
     with replaced_folder(folder.model) as partial:
-        shutil.copytree(best, partial, dirs_exist_ok=True)
+        shutil.copytree(weights, partial, dirs_exist_ok=True)
         prepared.processor.save_pretrained(partial)
         write_json(partial / TASK_FILE, {"task": prepared.task.options.name, "facts": prepared.task.facts()})
 

@@ -78,7 +78,9 @@ def test_no_part_but_tasks_compares_task_names() -> None:
             assert not [text for text in compared for name in quoted if name in text], file
 
 
-@pytest.mark.parametrize("module", ["cli", "recipe", "tasks.base", "tasks.text_classification", "runtime"])
+@pytest.mark.parametrize(
+    "module", ["cli", "recipe", "tasks.base", "tasks.text_classification", "tasks.token_classification", "runtime"]
+)
 def test_what_must_be_quick_imports_nothing_heavy(module: str) -> None:
     heavy = "{'torch', 'transformers', 'datasets', 'numpy', 'sklearn'}"
     code = f"import sys, nlp_finetune.{module}; print(sorted({heavy} & set(sys.modules)))"

@@ -76,11 +76,13 @@ def write(path: Path, data: Dataset, answers: list[dict[str, Any]]) -> None:
 
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
-    """Cells of a table: one column a score, lists joined by |."""
+    """Cells of a table: one column a score, lists joined by |, lists of objects as JSON."""
     flat: dict[str, Any] = {}
     for name, value in record.items():
         if isinstance(value, dict):
             flat |= {f"{name.removesuffix('s')}_{key}": part for key, part in value.items()}
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            flat[name] = json.dumps(value, ensure_ascii=False)
         elif isinstance(value, list):
             flat[name] = "|".join(map(str, value))
         else:

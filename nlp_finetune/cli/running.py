@@ -6,6 +6,7 @@ import argparse
 import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from nlp_finetune.runtime import say, set_up_log
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from nlp_finetune.data.delimited import TextRows
     from nlp_finetune.inference import Model, Run
     from nlp_finetune.job import Result
     from nlp_finetune.recipe import Recipe
@@ -150,7 +152,8 @@ def _metric(run: Run, model: Model) -> str:
 
 def _evaluation_rows(run: Run, model: Model, here: Runtime, arguments: argparse.Namespace) -> tuple[Dataset, str]:
     if arguments.data is not None:
-        return model.task.inputs(_read(arguments.data, arguments), labelled=True), str(arguments.data)
+        data = _read(arguments.data, arguments, text_rows=model.task.text_rows)
+        return model.task.inputs(data, labelled=True), str(arguments.data)
     from nlp_finetune.build import prepare
     from nlp_finetune.train import saved_recipe
 
@@ -168,11 +171,13 @@ def _add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=64, help="rows in one forward pass (default 64)")
 
 
-def _read(path: str, arguments: argparse.Namespace) -> Dataset:
+def _read(path: str, arguments: argparse.Namespace, *, text_rows: TextRows = "line") -> Dataset:
     from nlp_finetune.data import sources
 
     columns = arguments.columns.split(",") if arguments.columns else None
-    rows, notes = sources.read_file(path, columns=columns, delimiter=arguments.delimiter, encoding=arguments.encoding)
+    rows, notes = sources.read_file(
+        path, columns=columns, delimiter=arguments.delimiter, encoding=arguments.encoding, text_rows=text_rows
+    )
     for note in notes:
         say(note)
     return rows
@@ -195,6 +200,7 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--input", metavar="FILE", help="file with a text column (csv, tsv, jsonl, parquet, txt, ...)")
     parser.add_argument("--output", metavar="FILE", help="where to write: .csv, .tsv, .jsonl or .json")
     parser.add_argument("--json", action="store_true", help="print predictions as one JSON document")
+    parser.add_argument("overrides", nargs="*", metavar="task.key=value", help="options of prediction, set anew")
     _add_reading_arguments(parser)
 
 
@@ -206,7 +212,7 @@ def predict(arguments: argparse.Namespace) -> int:
 
     if arguments.output is not None:
         files.check_output(Path(arguments.output))
-    run = inference.find(arguments.run)
+    run = _with_options(inference.find(arguments.run), arguments.overrides)
     source = None if arguments.input is None else _read(arguments.input, arguments)
     here, model = _load(run, arguments)
     data = source if source is not None else files.from_texts(model.task, arguments.text)
@@ -221,6 +227,22 @@ def predict(arguments: argparse.Namespace) -> int:
         output.warn(f"{len(bad) - 10} more rows are left out")
     _deliver(data, rows, answers, arguments)
     return EXIT_DONE
+
+
+def _with_options(run: Run, overrides: list[str]) -> Run:
+    """The run with options of its task set anew, of those that have nothing to do with training."""
+    from nlp_finetune.recipe import load
+    from nlp_finetune.tasks import base
+
+    names = [f"task.{name}" for name in base.find(run.task_name).at_prediction]
+    for text in overrides:
+        if text.partition("=")[0] not in names:
+            takes = f"predict can set {', '.join(names)}" if names else "predict can set no option of this task"
+            raise InputError(f"{text}: {takes}; everything else was decided by training.")
+    if not overrides:
+        return run
+    loaded = load(str(run.folder.recipe), overrides=overrides, task_options=base.options_of, task_names=base.names())
+    return replace(run, task_options=loaded.recipe.task.model_dump())
 
 
 def _deliver(data: Dataset, rows: Dataset, answers: list[dict[str, Any]], arguments: argparse.Namespace) -> None:

@@ -196,9 +196,7 @@ def _classes(balances: Mapping[str, Balance]) -> list[Finding]:
 def _coverage(name: str, trained: set[str], found: set[str]) -> list[Finding]:
     findings = []
     if unseen := sorted(found - trained):
-        message = (
-            f"{name}: {_list(unseen)} not in train: never learned; add training rows, or drop these rows"
-        )
+        message = f"{name}: {_list(unseen)} not in train: never learned; add training rows, or drop these rows"
         findings.append(Finding("warning", "unseen_classes", message))
     if name == "validation" and (missing := sorted(trained - found)):
         message = f"validation: no row of {_list(missing)}: never measured; add rows of each"

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from nlp_finetune.data import headers, records
 from nlp_finetune.errors import InputError
 
 QUOTING = ("auto", "none", "minimal")
+TextRows = Literal["line", "paragraph", "file", "auto"]
+"""One row of a `.txt` file; `auto` takes paragraphs where blank lines divide them, else lines."""
+_BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
 
 
 @dataclass(frozen=True)
 class TextFormat:
-    """How the user says a delimited file is written; None and `auto` leave it to be found out."""
+    """How the user says a delimited file is written; None and `auto` leave it to be found out.
+
+    `text_rows` is what reads the file's decision, not the user's: what it takes for one row of plain text.
+    """
 
     columns: tuple[str, ...] | None = None
     delimiter: str | None = None
     quoting: str = "auto"
     encoding: str | None = None
+    text_rows: TextRows = "line"
 
     def given(self) -> list[str]:
         """The settings in force, as they stand in a recipe."""
@@ -37,6 +46,7 @@ def text_format(
     delimiter: str | None = None,
     quoting: str | None = None,
     encoding: str | None = None,
+    text_rows: TextRows = "line",
 ) -> TextFormat:
     """Check the four settings; `delimiter` is one character or a name (tab, comma, semicolon, pipe).
 
@@ -48,9 +58,7 @@ def text_format(
     if delimiter is not None:
         character = {**records.DELIMITERS, "\\t": "\t"}.get(delimiter, delimiter)
         if len(character) != 1 or character in '"\r\n':
-            raise InputError(
-                f"data.delimiter={delimiter}: expected one character, or {', '.join(records.DELIMITERS)}."
-            )
+            raise InputError(f"data.delimiter={delimiter}: expected one character, or {', '.join(records.DELIMITERS)}.")
     if columns is not None:
         names = [name.strip() for name in columns]
         if not names or not all(names) or len(set(names)) < len(names):
@@ -58,20 +66,31 @@ def text_format(
                 f"data.columns=[{','.join(columns)}]: expected the names of all columns, each of them once."
             )
         columns = names
-    return TextFormat(None if columns is None else tuple(columns), character, quoting or "auto", encoding)
+    return TextFormat(None if columns is None else tuple(columns), character, quoting or "auto", encoding, text_rows)
 
 
-def parse_lines(text: str, *, path: str, name: str) -> tuple[dict[str, list[str]], list[str]]:
-    """One row per line that is not blank, in the column `name`, and a note on blank lines."""
-    lines = text.replace("\r\n", "\n").rstrip("\n").split("\n")
+def parse_text(text: str, *, path: str, name: str, rows: TextRows) -> tuple[dict[str, list[str]], list[str]]:
+    """One row per line, paragraph or file, in the column `name`, and a note on what was decided.
+
+    Paragraphs are divided by blank lines and keep their line ends inside.
+    """
+    text = text.replace("\r\n", "\n").strip("\n")
+    if rows == "file":
+        return {name: [text]}, []
+    parts = [part for part in _BLANK_LINES.split(text) if part.strip()] if rows != "line" else []
+    if rows == "paragraph" or len(parts) > 1:
+        return {name: parts}, [f"{path}: {len(parts):,} paragraphs, divided by blank lines, a row each"]
+    return _parse_lines(text, path=path, name=name)
+
+
+def _parse_lines(text: str, *, path: str, name: str) -> tuple[dict[str, list[str]], list[str]]:
+    lines = text.split("\n")
     kept = [line for line in lines if line.strip()]
     blank = len(lines) - len(kept)
     return {name: kept}, [f"{path}: {blank:,} blank lines left out"] if blank else []
 
 
-def parse_table(
-    text: str, *, path: str, suffix: str, form: TextFormat
-) -> tuple[dict[str, list[str]], list[str]]:
+def parse_table(text: str, *, path: str, suffix: str, form: TextFormat) -> tuple[dict[str, list[str]], list[str]]:
     """Columns of a delimited text by name, and what was decided about its format.
 
     Raises `InputError` for rows with a wrong number of cells (file, lines and counts), for a first
@@ -89,8 +108,7 @@ def parse_table(
     first = 0 if form.columns is not None else 1
     if len(rows) == first:
         raise InputError(
-            f"{path} has a header and no data rows. If that line is data, "
-            "name the columns: data.columns=[text,label]."
+            f"{path} has a header and no data rows. If that line is data, name the columns: data.columns=[text,label]."
         )
     if any(len(row) != len(names) for row in rows):
         raise _wrong_width(text, names, path=path, delimiter=delimiter, form=form, quoted=found.quoted)

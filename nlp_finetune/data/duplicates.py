@@ -57,9 +57,7 @@ class SplitTexts:
 
     def __post_init__(self) -> None:
         if not len(self.texts) == len(self.labels) == len(self.rows):
-            raise ValueError(
-                f"{len(self.texts)} texts, {len(self.labels)} labels, {len(self.rows)} row numbers"
-            )
+            raise ValueError(f"{len(self.texts)} texts, {len(self.labels)} labels, {len(self.rows)} row numbers")
 
     @cached_property
     def normalised(self) -> list[str]:

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from nlp_finetune.data import delimited, encodings, json_rows, paths
+from nlp_finetune.data import conll, delimited, encodings, json_rows, paths
 from nlp_finetune.data.delimited import TextFormat
 from nlp_finetune.errors import InputError
+
+_SNIFFED_BYTES = 100_000
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ def read_all(files: Sequence[str], form: TextFormat, *, name: str) -> Table:
 def _read_one(path: str, form: TextFormat) -> Table:
     suffix = paths.data_suffix(path)
     raw = _bytes(path)
+    if suffix is None and conll.looks_like(raw[:_SNIFFED_BYTES].decode("utf-8", errors="replace")):
+        suffix = paths.COLUMN_SUFFIXES[0]  # the usual names of such files end in .train or .testa
     if suffix is None:
         raise InputError(
             f"{path}: the kind of file cannot be told from its name. "
@@ -65,6 +69,8 @@ def _read_one(path: str, form: TextFormat) -> Table:
         raise InputError(f"{path} is empty.")
     if suffix not in paths.TEXT_SUFFIXES:
         of_text = [name for name in form.given() if name != "data.encoding" or suffix in paths.TABLE_SUFFIXES]
+        if suffix in paths.COLUMN_SUFFIXES:
+            of_text = [name for name in of_text if name == "data.quoting"]
         if of_text:
             raise InputError(
                 f"{path}: {', '.join(of_text)} describe{'s' if len(of_text) == 1 else ''} delimited text, "
@@ -107,12 +113,15 @@ def _read_text(raw: bytes, *, path: str, suffix: str, form: TextFormat) -> tuple
         raise InputError(f"{path} is empty.")
     if "\n" not in text:
         text = text.replace("\r", "\n")  # the line ends of old Macs
+    if suffix in paths.COLUMN_SUFFIXES or (form.quoting == "auto" and conll.looks_like(text)):
+        table, decided = conll.parse(text, path=path, columns=form.columns, delimiter=form.delimiter)
+        return table, notes + decided
     if suffix in paths.JSON_SUFFIXES:
         return json_rows.parse(text, path=path, suffix=suffix), notes
     one_column = form.columns is None or len(form.columns) == 1
     if suffix == "txt" and form.delimiter is None and one_column:
         name = form.columns[0] if form.columns else "text"
-        columns, decided = delimited.parse_lines(text, path=path, name=name)
+        columns, decided = delimited.parse_text(text, path=path, name=name, rows=form.text_rows)
     else:
         columns, decided = delimited.parse_table(text, path=path, suffix=suffix, form=form)
     table = pa.table({name: pa.array(cells, pa.string()) for name, cells in columns.items()})

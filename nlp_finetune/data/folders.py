@@ -54,11 +54,7 @@ def find(folder: str) -> dict[str, list[str]]:
 
 
 def _is_data(path: str) -> bool:
-    return (
-        os.path.isfile(path)
-        and paths.data_suffix(path) is not None
-        and os.path.basename(path) not in _BOOKKEEPING
-    )
+    return os.path.isfile(path) and paths.data_suffix(path) is not None and os.path.basename(path) not in _BOOKKEEPING
 
 
 def _named(split: str, files: Sequence[str], *, folder: str) -> list[str]:

@@ -68,9 +68,7 @@ def _prepared(builder: DatasetBuilder, notes: list[str]) -> HubData:
 def _parse(source: str, config: str | None) -> tuple[str, str | None]:
     name, _, named = source.partition(":")
     if not _ID.fullmatch(name) or (":" in source and not named):
-        raise InputError(
-            f"data.source={source} is neither a file, a folder, demo:NAME nor a data set id (owner/name)."
-        )
+        raise InputError(f"data.source={source} is neither a file, a folder, demo:NAME nor a data set id (owner/name).")
     if named and config is not None and named != config:
         raise InputError(f"data.source={source} and data.config={config} name two configurations.")
     return name, named or config

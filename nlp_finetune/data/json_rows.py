@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from nlp_finetune.data import nested_questions
 from nlp_finetune.errors import InputError
 
 _KINDS = {
@@ -71,6 +72,8 @@ def _rows(text: str, *, path: str, lines_expected: bool) -> tuple[list[Any], Cal
         if not pretty_printed:
             return _parse_lines(lines, path=path), lambda i: f"line {lines[i][0]}"
     document = _parse_document(text, path=path)
+    if nested_questions.is_nested(document):
+        return nested_questions.flatten(document, path=path), lambda i: f"question {i + 1}"
     if isinstance(document, dict) and isinstance(document.get("data"), list):
         return document["data"], _row_number
     if isinstance(document, dict) and not (lines_expected or _looks_like_a_row(document)):
@@ -108,8 +111,7 @@ def _parse_document(text: str, *, path: str) -> Any:
     except json.JSONDecodeError as error:
         line = text.split("\n")[error.lineno - 1]
         raise InputError(
-            f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}): "
-            f"{_shown(line)}."
+            f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}): {_shown(line)}."
         ) from None
 
 

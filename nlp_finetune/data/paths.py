@@ -11,7 +11,8 @@ from nlp_finetune.errors import InputError
 TEXT_SUFFIXES = ("csv", "tsv", "tab", "txt")
 JSON_SUFFIXES = ("json", "jsonl", "ndjson")
 TABLE_SUFFIXES = ("parquet", "arrow", "feather")
-SUFFIXES = (*TEXT_SUFFIXES, *JSON_SUFFIXES, *TABLE_SUFFIXES)
+COLUMN_SUFFIXES = ("conll", "bio", "iob", "iob2", "bioes", "bmes")
+SUFFIXES = (*TEXT_SUFFIXES, *JSON_SUFFIXES, *TABLE_SUFFIXES, *COLUMN_SUFFIXES)
 
 
 def data_suffix(path: str) -> str | None:

@@ -190,9 +190,7 @@ def _lines_are_rows(strict: list[list[str]], delimiter: str) -> bool:
     return any(all(i < len(line) and line[i] in known for line in lines) for i, known in enumerate(values))
 
 
-def _quotes_are_text(
-    plain: list[list[str]], joined: list[list[str]] | None, width: int | None, path: str
-) -> str:
+def _quotes_are_text(plain: list[list[str]], joined: list[list[str]] | None, width: int | None, path: str) -> str:
     if joined is None or len(joined) == len(plain):
         return f"{path}: read without quoting, its quotes are part of the text"
     headers = 1 if width is None else 0

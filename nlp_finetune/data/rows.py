@@ -48,9 +48,7 @@ def from_table(table: pa.Table, *, path: str, fingerprint: str) -> tuple[Dataset
         return Dataset(table, fingerprint=fingerprint), notes
     except (ValueError, TypeError, NotImplementedError, pa.ArrowException) as error:
         types = ", ".join(f"{field.name}: {field.type}" for field in table.schema)
-        raise InputError(
-            f"{path}: a column type that cannot be used ({error}). The columns are {types}."
-        ) from error
+        raise InputError(f"{path}: a column type that cannot be used ({error}). The columns are {types}.") from error
 
 
 def number(rows: Dataset, *, where: str) -> tuple[Dataset, list[str]]:

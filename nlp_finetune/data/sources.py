@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nlp_finetune.data import delimited, demo, files, folders, hub, paths, rows
-from nlp_finetune.data.delimited import TextFormat
+from nlp_finetune.data.delimited import TextFormat, TextRows
 from nlp_finetune.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def load(
     delimiter: str | None = None,
     quoting: str | None = None,
     encoding: str | None = None,
+    text_rows: TextRows = "line",
 ) -> Loaded:
     """Read the splits of a source, or the files named for them.
 
@@ -71,9 +72,12 @@ def load(
     one or is written like one, else the name of a split of the source. None, and `validation` for the
     validation split, take what the source has; the test split of a Hub data set only on request. The
     test split never stands in for a missing validation split. `columns`, `delimiter`, `quoting` and
-    `encoding` describe text files. Raises `InputError` for everything that is wrong with any of it.
+    `encoding` describe text files, `text_rows` says what is one row of plain text. Raises `InputError`
+    for everything that is wrong with any of it.
     """
-    form = delimited.text_format(columns=columns, delimiter=delimiter, quoting=quoting, encoding=encoding)
+    form = delimited.text_format(
+        columns=columns, delimiter=delimiter, quoting=quoting, encoding=encoding, text_rows=text_rows
+    )
     opened = None if source is None else _open(source, form, revision=revision, config=config)
     if opened is None and (revision is not None or config is not None):
         raise InputError("data.revision and data.config describe a Hub data set, but data.source is not set.")
@@ -104,9 +108,12 @@ def read_file(
     delimiter: str | None = None,
     quoting: str | None = None,
     encoding: str | None = None,
+    text_rows: TextRows = "line",
 ) -> tuple[Dataset, list[str]]:
     """Rows of one file, or of all files that a glob matches, and one-line notes on how they were read."""
-    form = delimited.text_format(columns=columns, delimiter=delimiter, quoting=quoting, encoding=encoding)
+    form = delimited.text_format(
+        columns=columns, delimiter=delimiter, quoting=quoting, encoding=encoding, text_rows=text_rows
+    )
     part = _read_files(path, form)
     return part.rows, part.notes
 
@@ -160,9 +167,7 @@ def _no_training_data(value: str | None) -> str:
         )
     similar = paths.similar_names(value or "")
     hint = f" Did you mean {' or '.join(similar)}?" if similar else ""
-    return (
-        f"data.train={value} is not a file, and there is no data.source to have a split of that name.{hint}"
-    )
+    return f"data.train={value} is not a file, and there is no data.source to have a split of that name.{hint}"
 
 
 def _open(source: str, form: TextFormat, *, revision: str | None, config: str | None) -> _Source:
@@ -175,9 +180,7 @@ def _open(source: str, form: TextFormat, *, revision: str | None, config: str | 
     if is_demo:
         opened = _open_folder(demo.folder(source), form, name=source)
         # Where the package is installed says nothing to anyone.
-        return replace(
-            opened, read=lambda split: replace(opened.read(split), origin=f"{source}, split {split}")
-        )
+        return replace(opened, read=lambda split: replace(opened.read(split), origin=f"{source}, split {split}"))
     if os.path.isdir(paths.expand(source)):
         return _open_folder(source, form, name=source)
     return _Source(
@@ -208,9 +211,7 @@ def _open_folder(folder: str, form: TextFormat, *, name: str) -> _Source:
 
 def _open_hub(source: str, form: TextFormat, *, revision: str | None, config: str | None) -> _Source:
     if form.given():
-        raise InputError(
-            f"{', '.join(form.given())}: only for text files, but data.source={source} is a Hub data set."
-        )
+        raise InputError(f"{', '.join(form.given())}: only for text files, but data.source={source} is a Hub data set.")
     data = hub.load(source, config=config, revision=revision)
 
     def find(value: str) -> str | None:

@@ -54,9 +54,7 @@ def multi_label(
         "f1_micro": float(_f1(hits.sum(), true.sum(), predicted.sum())),
         "f1_macro": float(_f1(hits, true, predicted).mean()),
         "accuracy": float((chosen == truth).all(axis=1).mean()),
-        "mcc": _mcc(
-            (chosen == truth).sum(), misses, np.array([truth.size - predicted.sum(), predicted.sum()])
-        ),
+        "mcc": _mcc((chosen == truth).sum(), misses, np.array([truth.size - predicted.sum(), predicted.sum()])),
     }
 
 
@@ -119,16 +117,12 @@ def _table(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     if rows == 0:
         raise ValueError("no rows to score")
     if labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(
-            f"labels reach from {labels.min()} to {labels.max()}, classes from 0 to {classes - 1}"
-        )
+        raise ValueError(f"labels reach from {labels.min()} to {labels.max()}, classes from 0 to {classes - 1}")
     cells = labels.astype(np.int64) * classes + probabilities.argmax(axis=1)
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
-def _decisions(
-    probabilities: np.ndarray, labels: np.ndarray, thresholds: Thresholds
-) -> tuple[np.ndarray, np.ndarray]:
+def _decisions(probabilities: np.ndarray, labels: np.ndarray, thresholds: Thresholds) -> tuple[np.ndarray, np.ndarray]:
     """What is predicted and what is true, both bool `[rows, classes]`."""
     probabilities, labels = np.asarray(probabilities), np.asarray(labels)
     if probabilities.ndim != 2 or labels.shape != probabilities.shape:

@@ -7,15 +7,13 @@ peft's own model classes are not used while training: the one for question answe
 from __future__ import annotations
 
 import copy
-import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_finetune.errors import InputError, NlpFinetuneError
-from nlp_finetune.models import settings
 from nlp_finetune.models import targets as layers
 from nlp_finetune.models.checkpoint import Checkpoint
 from nlp_finetune.models.heads import shorten
@@ -30,8 +28,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 WEIGHTS = "adapter_model.safetensors"
-FROM_PRETRAINED = "from_pretrained.json"
-"""Beside an adapter: what `from_pretrained` of its base needs besides the name, label names above all."""
+BASE_CONFIG = "base_config"
+"""Folder inside an adapter's with its base's configuration, label names too; beside it, it would pass for a model's."""
 _TASK_TYPES = {
     "AutoModelForSequenceClassification": "SEQ_CLS",
     "AutoModelForTokenClassification": "TOKEN_CLS",
@@ -40,34 +38,28 @@ _TASK_TYPES = {
 }
 """peft's name for what a model does, where the class it then takes passes all inputs on."""
 _LINEAR_ONLY = ("pissa", "vera")
-_NOT_SETTINGS = {"name_or_path", "_name_or_path", "transformers_version", "architectures", "dtype"}
 
 
 @dataclass(frozen=True)
 class Base:
-    """The model under an adapter, as its `adapter_config.json` names it.
+    """The model under an adapter, as its `adapter_config.json` names it: a Hub id and commit, or an absolute folder.
 
-    `name` is a Hub id, and `revision` its commit, or an absolute folder. `settings` is what its
-    configuration was changed to.
+    `unsaved` is a base that is on no disk yet; `export` saves it where `name` says.
     """
 
     name: str
-    revision: str | None
-    settings: dict[str, Any]
+    revision: str | None = None
+    unsaved: PreTrainedModel | None = field(default=None, compare=False)
 
 
-def find_base(checkpoint: Checkpoint, model: PreTrainedModel, *, keep: Path, write: bool) -> Base:
-    """How others find the base; a model from scratch is on no disk yet and is saved to `keep` if `write`."""
+def find_base(checkpoint: Checkpoint, model: PreTrainedModel, *, keep: Path) -> Base:
+    """How others find the base of an adapter; one from scratch goes to the folder `keep`."""
     if checkpoint.kind == "scratch":
-        if write:
-            model.save_pretrained(keep)
-        return Base(str(keep.resolve()), None, {})
-    folder = local_folder(checkpoint, weights=False)
-    plain = settings.make_config(settings.read_json(folder), {}, given=checkpoint.given).to_dict()
-    ours = model.config.to_dict()
-    changed = {key: value for key, value in ours.items() if key not in _NOT_SETTINGS and plain.get(key) != value}
-    # The folder of a Hub checkpoint is called like its commit.
-    return Base(checkpoint.location, folder.name if checkpoint.kind == "hub" else None, changed)
+        return Base(str(keep.resolve()), unsaved=copy.deepcopy(model))
+    if checkpoint.kind == "hub":
+        # The folder of a Hub checkpoint is called like its commit.
+        return Base(checkpoint.location, local_folder(checkpoint, weights=False).name)
+    return Base(checkpoint.location)
 
 
 def add(
@@ -81,8 +73,8 @@ def add(
     rank_pattern: Mapping[str, int],
     auto_class: str,
     seed: int,
+    base: Base,
     say: Callable[[str], None],
-    base: Base | None = None,
 ) -> PeftModel:
     """Freeze a model and put adapters into it; the head and what else is new is trained whole.
 
@@ -105,7 +97,7 @@ def add(
     )
     config.task_type = _TASK_TYPES.get(auto_class)
     config.modules_to_save = whole or None
-    config.base_model_name_or_path, config.revision = (base.name, base.revision) if base else (None, None)
+    config.base_model_name_or_path, config.revision = base.name, base.revision
     on_meta = next(model.parameters()).is_meta
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         torch.default_generator.manual_seed(seed)
@@ -113,13 +105,14 @@ def add(
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
         adapted = PeftModel(model, config, low_cpu_mem_usage=on_meta)
     _check_wrapped(adapted, whole)
+    adapted.base = base
     if method == "pissa" and not on_meta:
         adapted.initial = {name: tensor.detach().cpu().clone() for name, tensor in _state(adapted).items()}
     say(_describe(adapted, names, whole, method=method, rank=None if method == "ia3" else rank))
     return adapted
 
 
-def _check_layers(parts: Mapping[str, nn.Module], *, method: str, rank: int) -> None:
+def _check_layers(parts: Mapping[str, Any], *, method: str, rank: int) -> None:
     from torch import nn
 
     if not parts:
@@ -131,14 +124,14 @@ def _check_layers(parts: Mapping[str, nn.Module], *, method: str, rank: int) -> 
             raise InputError(f"lora.method {method} adapts linear layers only, and {name} is a convolution. Use lora.")
         if part.groups > 1 and method != "ia3" and rank % part.groups:
             raise InputError(f"lora.rank {rank}: {name} has {part.groups} groups, so the rank must be a multiple.")
-    smallest = min(min(part.weight.shape[:2]) for part in parts.values())  # type: ignore[union-attr,arg-type]
+    smallest = min(min(part.weight.shape[:2]) for part in parts.values())
     if method == "pissa" and rank > smallest:
         raise InputError(f"lora.rank {rank}: pissa takes it from the weights, whose smallest side here is {smallest}.")
 
 
 def _config(
     model: PreTrainedModel,
-    parts: Mapping[str, nn.Module],
+    parts: Mapping[str, Any],
     *,
     method: str,
     rank: int,
@@ -165,7 +158,7 @@ def _config(
     return peft.LoraConfig(
         **where,
         r=rank,
-        lora_alpha=int(alpha) if alpha == int(alpha) else alpha,  # type: ignore[arg-type]
+        lora_alpha=int(alpha) if alpha == int(alpha) else alpha,
         lora_dropout=dropout,
         rank_pattern=dict(rank_pattern),
         use_dora=method == "dora",
@@ -174,10 +167,10 @@ def _config(
     )
 
 
-def _narrows(part: nn.Module) -> bool:
+def _narrows(part: Any) -> bool:
     from transformers.pytorch_utils import Conv1D
 
-    rows, columns = part.weight.shape[:2]  # type: ignore[union-attr,misc]
+    rows, columns = part.weight.shape[:2]
     return bool(rows > columns if isinstance(part, Conv1D) else columns > rows)
 
 
@@ -190,14 +183,16 @@ def _check_wrapped(adapted: PeftModel, whole: Sequence[str]) -> None:
         raise NlpFinetuneError(f"peft trains {sorted(found ^ set(whole))[:3]} whole, or not, against the plan")
 
 
-def _describe(
-    adapted: PeftModel, names: Sequence[str], whole: Sequence[str], *, method: str, rank: int | None
-) -> str:
+def _describe(adapted: PeftModel, names: Sequence[str], whole: Sequence[str], *, method: str, rank: int | None) -> str:
+    from torch.nn.modules.batchnorm import _BatchNorm
+
     total, trained = count_parameters(adapted)
     kinds = list(dict.fromkeys(name.rpartition(".")[2] for name in names))
     size = f" rank {rank}" if rank is not None else ""
-    shown = list(dict.fromkeys(name if "." not in name else name.partition(".")[2] for name in whole))
-    rest = f"; trained whole: {shorten(shown, 4)}" if whole else ""
+    wrapped = {name: adapted.get_base_model().get_submodule(name).original_module for name in whole}
+    shown = [name for name, part in wrapped.items() if not isinstance(part, _BatchNorm)]
+    shown += [f"{len(whole) - len(shown)} x BatchNorm"] if len(whole) > len(shown) else []
+    rest = f"; trained whole: {shorten(shown)}" if shown else ""
     return (
         f"{method}{size} on {len(names)} layers ({shorten(kinds, 8)}){rest}; "
         f"{trained:,} of {total:,} parameters trained ({trained / total:.2%})"
@@ -226,8 +221,8 @@ def load(adapted: PeftModel, folder: Path) -> None:
     set_peft_model_state_dict(adapted, saved)
 
 
-def export(adapted: PeftModel, folder: Path, *, base: Base, processor: Any) -> None:
-    """Write an adapter for others: weights, configuration, `from_pretrained.json`, tokenizer.
+def export(adapted: PeftModel, folder: Path) -> None:
+    """Write an adapter for others: its weights and configuration, and the base's configuration beside them.
 
     PiSSA has taken its start out of the frozen weights. What it learned is written as a LoRA of twice
     the rank, which fits the weights as they were.
@@ -237,15 +232,31 @@ def export(adapted: PeftModel, folder: Path, *, base: Base, processor: Any) -> N
     if initial is not None:
         config, state = _as_lora(config, state, initial)
     _write(adapted, config, state, folder)
-    text = json.dumps(base.settings, indent=2, ensure_ascii=False)
-    (folder / FROM_PRETRAINED).write_text(text + "\n", encoding="utf-8")
-    processor.save_pretrained(folder)
+    adapted.get_base_model().config.save_pretrained(folder / BASE_CONFIG)
+    if adapted.base.unsaved is not None:
+        adapted.base.unsaved.save_pretrained(adapted.base.name)
 
 
 def merge(adapted: PeftModel) -> PreTrainedModel:
-    """The model with its adapters worked into the weights; the adapted one is used up by it."""
-    merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=True)
-    return merged
+    """The model with its adapters worked into the weights; the adapted one is used up by it.
+
+    peft's own way breaks for some methods where a module without a `weight` is trained whole.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
+
+    model: PreTrainedModel = adapted.get_base_model()
+    for name, part in list(model.named_modules()):
+        if isinstance(part, ModulesToSaveWrapper):
+            done = part.modules_to_save["default"]
+        elif isinstance(part, BaseTunerLayer):
+            part.merge(safe_merge=True)
+            done = part.get_base_layer()
+        else:
+            continue
+        parent, _, last = name.rpartition(".")
+        setattr(model.get_submodule(parent), last, done)
+    return model
 
 
 def _state(adapted: PeftModel) -> dict[str, torch.Tensor]:

@@ -137,7 +137,11 @@ def _model_folder(checkpoint: str) -> Path:
             f"The train command that began it goes on with it.{instead}"
         )
     if (folder / "adapter_config.json").is_file():
-        raise InputError(f"{checkpoint}: a LoRA adapter without its base model. Give a folder with merged weights.")
+        merged = folder.parent / "model"
+        instead = f"The merged model is {merged}." if (merged / "config.json").is_file() else ""
+        raise InputError(
+            f"{checkpoint}: an adapter without its base model. {instead or 'Give a folder with merged weights.'}"
+        )
     raise InputError(f"{checkpoint}: no checkpoint, there is no config.json in it ({contents(folder)}).")
 
 

@@ -102,6 +102,13 @@ def apply_overrides(config: PretrainedConfig, overrides: Mapping[str, Any]) -> N
         setattr(config, key, overrides[key])
 
 
+def reads_both_ways(config: PretrainedConfig) -> bool:
+    """Whether a model of this configuration sees what comes after a token, as BERT does."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+
+
 def with_dropout(config: PretrainedConfig, probability: float) -> PretrainedConfig:
     """A copy of the configuration in which every dropout probability is `probability`."""
     changed = copy.deepcopy(config)

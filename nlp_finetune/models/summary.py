@@ -17,6 +17,9 @@ _BACKWARD = 1.5
 _HALF_SHARE = 0.6
 """Activations in half precision over fp32: norms and softmax stay in fp32."""
 
+_ORIGINAL = "original_module."
+"""Part of the names of what peft keeps beside its copy of a module that is trained whole."""
+
 Kind = Literal["embeddings", "block", "norm", "pooler", "head"]
 
 
@@ -71,7 +74,7 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
 
     Of a module that is trained whole beside an adapter, the untouched original does not count: nothing runs it.
     """
-    sizes = [(p.numel(), p.requires_grad) for name, p in model.named_parameters() if ".original_module." not in name]
+    sizes = [(p.numel(), p.requires_grad) for name, p in model.named_parameters() if _ORIGINAL not in name]
     return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
 
 
@@ -227,7 +230,9 @@ def _repeats(model: nn.Module, lists: dict[str, nn.ModuleList]) -> int:
 
 
 def _group(name: str, kind: Kind, module: nn.Module, seen: set[int], repeated: int = 1) -> LayerGroup:
-    own: list[torch.nn.Parameter] = [p for p in module.parameters() if id(p) not in seen]
+    own: list[torch.nn.Parameter] = [
+        p for name, p in module.named_parameters() if id(p) not in seen and _ORIGINAL not in name
+    ]
     seen.update(id(p) for p in own)
     total = sum(p.numel() for p in own)
     shapes = Counter("x".join(map(str, p.shape)) for p in own if p.dim() >= 2)

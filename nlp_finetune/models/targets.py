@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from nlp_finetune.errors import InputError
@@ -71,8 +72,10 @@ def check_ranks(patterns: Mapping[str, int], targets: Sequence[str]) -> None:
 
 def as_pattern(names: Sequence[str], model: nn.Module) -> str | list[str]:
     """The names as one short regular expression where that matches nothing else, or else as they are."""
-    numbered = dict.fromkeys(re.sub(r"(?<=\\\.)\d+(?=\\\.)", r"\\d+", re.escape(name)) for name in names)
-    pattern = "|".join(numbered)
+    numbered = list(dict.fromkeys(re.sub(r"(?<=\\\.)\d+(?=\\\.)", r"\\d+", re.escape(name)) for name in names))
+    levels = zip(*(name.split(r"\.")[:-1] for name in numbered), strict=False)
+    common = "".join(rf"{level[0]}\." for level in takewhile(lambda level: len(set(level)) == 1, levels))
+    pattern = f"{common}({'|'.join(name.removeprefix(common) for name in numbered)})"
     same = {name for name, _ in model.named_modules() if re.fullmatch(pattern, name)} == set(names)
     return pattern if same else list(names)
 

@@ -3,6 +3,7 @@
 `load` reads one, with overrides; everything else here shows, compares or documents recipes.
 """
 
+from nlp_finetune.recipe.adapters import Lora
 from nlp_finetune.recipe.finding import FILE_ENDINGS, find, names_a_file, shipped
 from nlp_finetune.recipe.loading import Loaded, load
 from nlp_finetune.recipe.reference import json_schema, reference_markdown
@@ -13,6 +14,7 @@ __all__ = [
     "FILE_ENDINGS",
     "Data",
     "Loaded",
+    "Lora",
     "Loss",
     "Model",
     "Optim",

@@ -29,7 +29,7 @@ class Lora(Section):
     )
     rank_pattern: dict[str, Count] = Field(
         default_factory=dict,
-        description="Other ranks for some layers: the end of a layer's name, or a regular expression for it, to a rank.",
+        description="Other ranks for some layers: the end of a layer's name, or a regular expression, to a rank.",
     )
 
     def conflicts(self) -> list[Conflict]:

@@ -12,7 +12,7 @@ from nlp_finetune.recipe import describing
 from nlp_finetune.recipe.keys import Path
 from nlp_finetune.recipe.overriding import Layers
 from nlp_finetune.recipe.problems import Problem, did_you_mean
-from nlp_finetune.recipe.schema import SECTIONS, Recipe
+from nlp_finetune.recipe.schema import OPTIONAL, SECTIONS, Recipe
 
 
 class _NoTask(BaseModel):
@@ -25,7 +25,7 @@ def validate(layers: Layers, file: str, meant: set[str]) -> tuple[Recipe | None,
     `meant` are paths that a misspelt key was meant for: that they are missing is not said again.
     """
     tree = layers.nested()
-    for name in SECTIONS:
+    for name in SECTIONS.keys() - OPTIONAL:
         tree.setdefault(name, {})
     found: list[tuple[Path, str]] = []
     options = layers.keys.options

@@ -19,6 +19,12 @@ FILE_ENDINGS = (
     ".parquet",
     ".arrow",
     ".feather",
+    ".conll",
+    ".bio",
+    ".iob",
+    ".iob2",
+    ".bioes",
+    ".bmes",
 )
 """How the names of data files end, a further `.gz` apart."""
 

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from nlp_finetune.recipe import describing
 from nlp_finetune.recipe.problems import closest
-from nlp_finetune.recipe.schema import SECTIONS, Recipe
+from nlp_finetune.recipe.schema import OPTIONAL, SECTIONS, Recipe
 
 Path = tuple[str, ...]
 
@@ -27,6 +27,10 @@ ELSEWHERE = {
     "model_name_or_path": "model.checkpoint",
     "dataset_name": "data.source",
     "max_seq_length": "task.max_length",
+    "lora_r": "lora.rank",
+    "lora_alpha": "lora.alpha",
+    "lora_dropout": "lora.dropout",
+    "target_modules": "lora.targets",
 }
 """Names that other programs use, and where the same thing stands here."""
 
@@ -40,9 +44,7 @@ class Keys:
 
     def __post_init__(self) -> None:
         task = self.options.model_fields if self.options else None
-        found: dict[str, Mapping[str, FieldInfo] | None] = {
-            name: kind.model_fields for name, kind in SECTIONS.items()
-        }
+        found: dict[str, Mapping[str, FieldInfo] | None] = {name: kind.model_fields for name, kind in SECTIONS.items()}
         object.__setattr__(self, "sections", {"task": task, **found})
 
     def field(self, path: Path) -> FieldInfo | None:
@@ -56,7 +58,7 @@ class Keys:
         """Whether a value may be set at `path`."""
         if not all(path):
             return False
-        if path[0] in self.sections and self.sections[path[0]] is None:
+        if path[0] in self.sections and (self.sections[path[0]] is None or path in {(name,) for name in OPTIONAL}):
             return True
         found = self.field(path)
         if found is None:

@@ -152,7 +152,8 @@ def _origins(recipe: Recipe, state: Layers) -> dict[str, str]:
     found: dict[str, str] = {}
     sections: dict[str, type[BaseModel]] = {"task": type(recipe.task), **SECTIONS}
     for top in Recipe.model_fields:
-        keys = [(top, key) for key in sections[top].model_fields] if top in sections else [(top,)]
+        is_section = top in sections and getattr(recipe, top) is not None
+        keys = [(top, key) for key in sections[top].model_fields] if is_section else [(top,)]
         for path in keys:
             cause = next((by for p, by in state.cleared.items() if p[: len(path)] == path), None)
             default = f"default; cleared by {cause}" if cause else "default"

@@ -30,9 +30,7 @@ class _Loader(yaml.BaseLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise yaml.MarkedYAMLError(
-                problem="anchors (&, *) are not part of a recipe", problem_mark=event.start_mark
-            )
+            raise yaml.MarkedYAMLError(problem="anchors (&, *) are not part of a recipe", problem_mark=event.start_mark)
         node = super().compose_node(parent, index)
         if node is not None and node.tag not in _PLAIN_TAGS:
             raise yaml.MarkedYAMLError(
@@ -137,13 +135,9 @@ def _represent_list(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
 
 _Dumper.add_representer(list, _represent_list)
 # A text that YAML 1.2 reads as a number must be quoted, even where YAML 1.1 does not.
-_Dumper.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(f"^(?:{_FLOAT.pattern})$"), list("-+.0123456789")
-)
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^(?:{_FLOAT.pattern})$"), list("-+.0123456789"))
 
 
 def dump(data: Any) -> str:
     """YAML text of plain data: keys in their order, lists on one line."""
-    return yaml.dump(
-        data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100_000, default_flow_style=False
-    )
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100_000, default_flow_style=False)

@@ -15,6 +15,7 @@ from nlp_finetune.recipe import describing, nodes
 from nlp_finetune.recipe.finding import names_a_file
 from nlp_finetune.recipe.keys import Keys, Path
 from nlp_finetune.recipe.problems import Problem
+from nlp_finetune.recipe.schema import OPTIONAL, TaskOptions
 
 COMMAND_LINE = "command line"
 
@@ -28,17 +29,16 @@ class Setting:
     origin: str
 
 
-def settings(
-    node: yaml.Node, origin: Callable[[int], str], keys: Keys
-) -> tuple[list[Setting], list[Problem]]:
+def settings(node: yaml.Node, origin: Callable[[int], str], keys: Keys) -> tuple[list[Setting], list[Problem]]:
     """Settings of a YAML mapping whose keys may be nested, dotted, or both.
 
-    `origin` names the place of a line. A section that is null sets nothing.
+    `origin` names the place of a line. A section that is null sets nothing, unless it is optional:
+    null leaves that one out, and an empty mapping asks for its defaults.
     """
     found: list[Setting] = []
     problems: list[Problem] = []
     for path, line, item in _walk(node, (), keys):
-        if path and path[0] in keys.sections and len(path) == 1:
+        if len(path) == 1 and path[0] in keys.sections and not _is_whole(path, item):
             problems += _not_a_section(path, item, origin(line), keys)
         elif not path:
             problems.append(Problem("", origin(line), "must be a mapping of keys to values"))
@@ -51,7 +51,7 @@ def settings(
 
 def _walk(node: yaml.Node, prefix: Path, keys: Keys) -> Iterator[tuple[Path, int, yaml.Node]]:
     is_section = not prefix or (len(prefix) == 1 and prefix[0] in keys.sections)
-    if not (is_section and isinstance(node, yaml.MappingNode)):
+    if not (is_section and isinstance(node, yaml.MappingNode)) or _is_whole(prefix, node):
         yield prefix, nodes.line(node), node
         return
     seen: set[str] = set()
@@ -62,6 +62,12 @@ def _walk(node: yaml.Node, prefix: Path, keys: Keys) -> Iterator[tuple[Path, int
         path = (*prefix, *str(key.value).split("."))
         for inner, line, leaf in _walk(item, path, keys):
             yield inner, line if inner != path else nodes.line(key), leaf
+
+
+def _is_whole(path: Path, node: yaml.Node) -> bool:
+    """Whether a value stands for a whole optional section: null for none, an empty mapping for its defaults."""
+    is_empty = isinstance(node, yaml.MappingNode) and not node.value
+    return len(path) == 1 and path[0] in OPTIONAL and (nodes.is_null(node) or is_empty)
 
 
 def _not_a_section(path: Path, node: yaml.Node, where: str, keys: Keys) -> list[Problem]:
@@ -140,7 +146,8 @@ class Layers:
         value = nodes.value(setting.node, as_text=describing.takes_text(known))
         if value is None and describing.takes_mapping(known) and self._is_field(setting.path):
             return {}
-        return [value] if isinstance(value, str) and describing.takes_only_lists(known) else value
+        is_item = isinstance(value, str) and value not in describing.choices(known)
+        return [value] if is_item and describing.takes_only_lists(known) else value
 
     def _is_field(self, path: Path) -> bool:
         return len(path) == (2 if path[0] in self.keys.sections else 1)
@@ -173,10 +180,8 @@ class Layers:
             )
         splits = {("data", "train"), ("data", "validation"), ("data", "test")}
         if setting.path == ("data", "source") or (setting.path in splits and names_a_file(value)):
-            return (path[0] == "data" and path != ("data", "limit")) or path in {
-                ("task", "text"),
-                ("task", "label"),
-            }
+            columns = getattr(self.keys.options, "columns", TaskOptions.columns)
+            return (path[0] == "data" and path != ("data", "limit")) or path[:2] in {("task", name) for name in columns}
         return False
 
     def origin(self, path: Path) -> str | None:

@@ -63,9 +63,7 @@ def reference_markdown(task_names: Sequence[str], task_options: OptionsOf) -> st
     for name in task_names:
         sections[f"task: {name}"] = task_options(name)
     sections |= SECTIONS
-    top = [
-        (key, field) for key, field in Recipe.model_fields.items() if key not in SECTIONS and key != "task"
-    ]
+    top = [(key, field) for key, field in Recipe.model_fields.items() if key not in SECTIONS and key != "task"]
     parts = [_INTRODUCTION, "## Top level\n\n" + _table(top)]
     for title, model in sections.items():
         meaning = (model.__doc__ or "").strip().splitlines()

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, SkipValidation
+from pydantic import Field, SerializeAsAny, SkipValidation
 
 from nlp_finetune.recipe.adapters import Lora
 from nlp_finetune.recipe.finding import names_a_file
@@ -23,10 +23,11 @@ from nlp_finetune.recipe.section import (
 )
 
 
-class TaskOptions(BaseModel):
+class TaskOptions(Section):
     """What the options of every task have; each task adds its own."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    columns: ClassVar[tuple[str, ...]] = ("text", "label")
+    """Options that describe the data, by naming columns for the most part: other data clear them."""
 
     name: str = Field(description="The task.")
 
@@ -72,9 +73,7 @@ class Data(Section):
     revision: Text | None = Field(
         default=None, description="Commit or tag of a Hub data set; null is its newest state."
     )
-    config: Text | None = Field(
-        default=None, description="Name of the configuration (subset) of a Hub data set."
-    )
+    config: Text | None = Field(default=None, description="Name of the configuration (subset) of a Hub data set.")
     train: Text = Field(default="train", description="Split of the source, or a file, to train on.")
     validation: Text | None = Field(
         default="validation",
@@ -97,9 +96,7 @@ class Data(Section):
         default="auto",
         description="Whether quotation marks in a text file enclose fields (`minimal`) or are text (`none`).",
     )
-    encoding: Text | None = Field(
-        default=None, description="Character encoding of text files; null detects it."
-    )
+    encoding: Text | None = Field(default=None, description="Character encoding of text files; null detects it.")
     limit: Count | None = Field(
         default=None,
         description="Number of training rows to take, stratified by label, for a quick try; null takes all.",
@@ -133,12 +130,8 @@ class Optim(Section):
     """How weights move."""
 
     name: Literal["adamw", "adam", "rmsprop", "sgd"] = Field(default="adamw", description="The optimizer.")
-    learning_rate: Positive = Field(
-        default=2e-5, description="Peak learning rate, reached after the warm-up."
-    )
-    weight_decay: NotNegative = Field(
-        default=0.01, description="Weight decay of matrices; biases and norms have none."
-    )
+    learning_rate: Positive = Field(default=2e-5, description="Peak learning rate, reached after the warm-up.")
+    weight_decay: NotNegative = Field(default=0.01, description="Weight decay of matrices; biases and norms have none.")
     schedule: Literal["linear", "cosine", "constant"] = Field(
         default="linear", description="Course of the learning rate after the warm-up: down to 0, or constant."
     )
@@ -151,9 +144,7 @@ class Optim(Section):
     )
     momentum: BelowOne = Field(default=0.0, description="Momentum; for sgd and rmsprop.")
     beta1: BelowOne = Field(default=0.9, description="Decay of the mean of gradients; for adamw and adam.")
-    beta2: BelowOne = Field(
-        default=0.999, description="Decay of the mean of squared gradients; for adamw and adam."
-    )
+    beta2: BelowOne = Field(default=0.999, description="Decay of the mean of squared gradients; for adamw and adam.")
     epsilon: Positive = Field(
         default=1e-8, description="Added to the denominator for stability; for adamw, adam and rmsprop."
     )
@@ -161,9 +152,7 @@ class Optim(Section):
     def conflicts(self) -> list[Conflict]:
         adam = ("adamw", "adam")
         momentum, epsilon = ("sgd", "rmsprop"), (*adam, "rmsprop")
-        return self._unused(
-            self.name, {"momentum": momentum, "beta1": adam, "beta2": adam, "epsilon": epsilon}
-        )
+        return self._unused(self.name, {"momentum": momentum, "beta1": adam, "beta2": adam, "epsilon": epsilon})
 
 
 class Train(Section):
@@ -173,9 +162,7 @@ class Train(Section):
         default="trainer",
         description="transformers' Trainer or the explicit Accelerate loop; both give the same answer.",
     )
-    epochs: Positive = Field(
-        default=3.0, description="Number of passes over the training rows; fractions are fine."
-    )
+    epochs: Positive = Field(default=3.0, description="Number of passes over the training rows; fractions are fine.")
     max_steps: Count | None = Field(
         default=None, description="Number of optimizer steps, in place of `epochs`; null trains for `epochs`."
     )
@@ -189,7 +176,7 @@ class Train(Section):
     )
     eval_batch_size: Count | Literal["auto"] = Field(
         default="auto",
-        description="Rows in one forward pass of an evaluation; `auto` finds what fits into memory.",
+        description="Rows in one forward pass of an evaluation; `auto` is 64, or fewer where rows are long.",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto",
@@ -210,13 +197,9 @@ class Train(Section):
         default="eval",
         description="When to save a checkpoint: after each evaluation, each epoch, or every so many steps.",
     )
-    save_total: Count = Field(
-        default=2, description="Number of newest checkpoints kept; the best one is kept besides."
-    )
+    save_total: Count = Field(default=2, description="Number of newest checkpoints kept; the best one is kept besides.")
     log_every: Count = Field(default=10, description="Optimizer steps between two lines in the history.")
-    metric: Text = Field(
-        default="auto", description="Metric that picks the best checkpoint; `auto` takes the task's."
-    )
+    metric: Text = Field(default="auto", description="Metric that picks the best checkpoint; `auto` takes the task's.")
     patience: Count | None = Field(
         default=None,
         description="Stop after so many evaluations in a row without a new best; null never stops early.",
@@ -227,9 +210,7 @@ class Train(Section):
     workers: Annotated[int, Field(ge=0)] = Field(
         default=0, description="Processes that load data; 0 loads in the main process."
     )
-    bucket: bool = Field(
-        default=True, description="Whether rows of like length share a batch, which saves padding."
-    )
+    bucket: bool = Field(default=True, description="Whether rows of like length share a batch, which saves padding.")
     extra: dict[str, Any] = Field(
         default_factory=dict,
         description="Further settings of transformers.TrainingArguments, by their names there.",
@@ -238,6 +219,20 @@ class Train(Section):
     def conflicts(self) -> list[Conflict]:
         if self.micro_batch_size != "auto" and self.micro_batch_size > self.batch_size:
             return [("micro_batch_size", f"larger than train.batch_size, which is {self.batch_size}")]
+        return []
+
+
+class Hub(Section):
+    """Where a finished run is pushed."""
+
+    repo_id: Text | None = Field(
+        default=None, description="Repository OWNER/NAME on the Hub that the finished run is pushed to; null is none."
+    )
+    private: bool = Field(default=True, description="Whether the repository is private.")
+
+    def conflicts(self) -> list[Conflict]:
+        if self.repo_id is None and not self.private:
+            return [("private", "there is no hub.repo_id to push to")]
         return []
 
 
@@ -258,6 +253,7 @@ class Recipe(Section):
     loss: Loss = Field(default=Loss(), description="What training minimises.")
     optim: Optim = Field(default=Optim(), description="How weights move.")
     train: Train = Field(default=Train(), description="How long, how fast and how carefully.")
+    hub: Hub = Field(default_factory=Hub, description="Where a finished run is pushed.")
     output_dir: Text | None = Field(default=None, description="Folder of the run; null is `runs/NAME/TIME`.")
     demo: dict[str, Any] = Field(
         default_factory=dict,
@@ -272,6 +268,7 @@ SECTIONS: dict[str, type[Section]] = {
     "loss": Loss,
     "optim": Optim,
     "train": Train,
+    "hub": Hub,
 }
 """The sections whose keys are the same for every task; `task` is validated by the task's own class."""
 OPTIONAL = frozenset({"lora"})

@@ -24,6 +24,7 @@ from transformers import TrainerState
 from transformers.trainer_pt_utils import safe_globals
 
 from nlp_finetune.errors import NlpFinetuneError
+from nlp_finetune.models import adapters
 from nlp_finetune.runs.folder import read_json, sync_folder, write_json
 
 MANIFEST = "manifest.json"
@@ -146,12 +147,23 @@ def load_trainer_state(folder: Path | str) -> TrainerState:
     return TrainerState.load_from_json(str(Path(folder) / "trainer_state.json"))
 
 
+def save_weights(model: Any, folder: Path) -> None:
+    """Write a model's weights, or those of its adapters and of what is trained beside them."""
+    if adapters.is_adapted(model):
+        adapters.save(model, folder)
+    else:
+        model.save_pretrained(folder)
+
+
 def load_weights(model: torch.nn.Module, folder: Path | str) -> None:
-    """Put the weights of a checkpoint into a model of the same architecture.
+    """Put what `save_weights` wrote into a model of the same architecture.
 
     Raises `NlpFinetuneError` if a weight is missing that is not tied to another.
     """
     folder = Path(folder)
+    if adapters.is_adapted(model):
+        adapters.load(model, folder)
+        return
     index = folder / "model.safetensors.index.json"
     shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
     weights: dict[str, torch.Tensor] = {}

@@ -5,6 +5,7 @@ recipe.yaml       the resolved recipe              decisions.json    what `auto`
 environment.json  versions, hardware, command      check.json        the data report
 metrics.json      scores of the weights in model/  history.jsonl     what happened at which step
 status.json       state, exit code, reason, step   checkpoints/      `checkpoints.py`
+adapter/          with adapters: what was trained  base/             what they change, if made from scratch
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.model = self.path / "model"
+        self.adapter = self.path / "adapter"
+        self.base = self.path / "base"
         self.recipe = self.path / "recipe.yaml"
         self.decisions = self.path / "decisions.json"
         self.environment = self.path / "environment.json"

@@ -97,7 +97,7 @@ class BestWeights(TrainerCallback):  # type: ignore[misc]
         state.best_metric, state.best_global_step = value, state.global_step
         if self.runtime.is_main:
             with replaced_folder(checkpoints.best_folder(self.root, state.global_step)) as folder:
-                model.save_pretrained(folder)
+                checkpoints.save_weights(model, folder)
             if self.delete_former:
                 checkpoints.delete_bests(self.root, but=state.global_step)
         self.runtime.barrier()
@@ -222,7 +222,7 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         checkpoints.save_random_state(folder, runtime.rank, runtime.processes)
         runtime.barrier()
         if runtime.is_main:
-            parts["model"].save_pretrained(folder)
+            checkpoints.save_weights(parts["model"], folder)
             states: dict[str, Any] = {type(callback).__name__: callback.state_dict() for callback in self.stateful}
             states["training_ended"] = control.should_training_stop and not self.clock.interrupted
             checkpoints.save_state(

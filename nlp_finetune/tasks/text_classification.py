@@ -13,6 +13,7 @@ from pydantic import Field
 
 from nlp_finetune.data import labels as label_columns
 from nlp_finetune.data import texts as text_columns
+from nlp_finetune.errors import InputError
 from nlp_finetune.tasks.base import BaseTask, Say, TaskOptions
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ class Task(BaseTask):
         train = splits["train"]
         self.text = text_columns.find(train, self.options.text, taken=self.options.label)
         self.label = label_columns.find(train, self.options.label, taken=self.text)
+        if len(self.text) == 2 and self.options.on_long == "head_tail":
+            raise InputError("task.on_long=head_tail cuts the middle of one text; use truncate or window for pairs.")
         labelled = {}
         for name, data in splits.items():
             if name == "test" and not label_columns.has_labels(data, self.label):

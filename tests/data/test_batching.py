@@ -87,3 +87,12 @@ def test_evaluation_runs_the_longest_rows_first_and_each_once() -> None:
     batches = by_length(LENGTHS, 10)
     assert sorted(np.concatenate(batches)) == list(range(103))
     assert LENGTHS[batches[0][0]] == max(LENGTHS)
+
+
+def test_evaluation_batches_can_be_kept_to_a_number_of_tokens() -> None:
+    batches = by_length(LENGTHS, 10, most_tokens=200)
+    assert sorted(np.concatenate(batches)) == list(range(103))
+    padded = [len(batch) * max(LENGTHS[row] for row in batch) for batch in batches]
+    assert max(padded) <= 200
+    assert max(map(len, batches)) == 10
+    assert [len(batch) for batch in by_length([500, 400], 10, most_tokens=200)] == [1, 1]

@@ -223,3 +223,22 @@ def test_properly_quoted_reviews_lose_their_quotes_and_nothing_else(shared_data:
     data, said = read_file(str(path))
     assert data["Text"][:] == expected
     assert said == []
+
+
+BOOK = "\n\nOnce upon a time\nthere was a fox.\n \nIt could not sleep.\n\n\nIt rose.\n"
+
+
+@pytest.mark.parametrize("rows", ["paragraph", "auto"])
+def test_paragraphs_are_divided_by_blank_lines_and_keep_their_lines(write: Write, rows: str) -> None:
+    write("a.txt", BOOK)
+    found = ["Once upon a time\nthere was a fox.", "It could not sleep.", "It rose."]
+    assert columns("a.txt", text_rows=rows)["text"] == found
+    assert read_file("a.txt", text_rows=rows)[1] == ["a.txt: 3 paragraphs, divided by blank lines, a row each"]
+
+
+def test_lines_are_rows_where_no_blank_line_divides_them(write: Write) -> None:
+    assert columns(write("a.txt", "one\ntwo\n\n"), text_rows="auto")["text"] == ["one", "two"]
+
+
+def test_a_file_can_be_one_row(write: Write) -> None:
+    assert columns(write("a.txt", BOOK), text_rows="file")["text"] == [BOOK.strip("\n")]

@@ -59,6 +59,25 @@ def test_the_cut_into_micro_batches_does_not_change_the_trajectory(engine: str, 
     assert_same_trajectory(whole, cut, tolerance=2e-5)
 
 
+@pytest.mark.parametrize("method", ["lora", "dora", "rslora", "pissa", "ia3", "vera"])
+def test_engines_agree_with_adapters(method: str) -> None:
+    settings = Settings(adapter=method, micro_batches=2, dropout=0.0 if method == "ia3" else 0.1)
+    trainer = run(settings)
+    accelerate = run(replace(settings, engine="accelerate"))
+    assert_same_trajectory(trainer, accelerate, tolerance=1e-6)
+    assert trainer["weights"] == accelerate["weights"]
+
+
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_engines_change_rows_at_random_alike_in_every_epoch(micro_batches: int) -> None:
+    # 12 steps of 8 rows are more than two epochs of 37.
+    settings = Settings(changing_rows=True, micro_batches=micro_batches, steps=12)
+    trainer = run(settings)
+    accelerate = run(replace(settings, engine="accelerate"))
+    assert trainer["weights"] == accelerate["weights"]
+    assert_same_trajectory(trainer, run(replace(settings, micro_batches=1)), tolerance=2e-5)
+
+
 @pytest.mark.parametrize("engine", ["trainer", "accelerate"])
 def test_patience_ends_both_engines_at_the_same_step(engine: str) -> None:
     # Evaluated every 2 steps; the first is the best, so patience 2 runs out at the third.
@@ -69,6 +88,14 @@ def test_patience_ends_both_engines_at_the_same_step(engine: str) -> None:
 @pytest.mark.parametrize("engine", ["trainer", "accelerate"])
 @pytest.mark.parametrize("micro_batches", [1, 3])
 def test_two_processes_train_as_one(engine: str, micro_batches: int, tmp_path: Path) -> None:
-    settings = Settings(engine=engine, micro_batches=micro_batches)
+    settings = Settings(engine=engine, micro_batches=micro_batches, changing_rows=micro_batches == 3)
+    two = run_in_processes(replace(settings, processes=2), tmp_path)
+    assert_same_trajectory(run(settings), two, tolerance=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("engine", "method"), [("trainer", "lora"), ("accelerate", "lora"), ("accelerate", "vera")])
+def test_two_processes_train_adapters_as_one(engine: str, method: str, tmp_path: Path) -> None:
+    settings = Settings(engine=engine, adapter=method, micro_batches=3)
     two = run_in_processes(replace(settings, processes=2), tmp_path)
     assert_same_trajectory(run(settings), two, tolerance=2e-5)

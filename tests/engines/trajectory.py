@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 
@@ -23,6 +25,7 @@ from nlp_finetune.job import Fitted, Job
 from nlp_finetune.learning.flow import EarlyStopping, Flow, RankSeed
 from nlp_finetune.learning.losses import build_loss
 from nlp_finetune.learning.optimizers import make_optimizer, make_scheduler
+from nlp_finetune.models import adapters
 
 ROWS, CLASSES = 37, 3
 
@@ -39,6 +42,8 @@ class Settings:
     steps: int = 8
     patience: int | None = None
     dropout: float = 0.0
+    changing_rows: bool = False
+    adapter: str | None = None
 
 
 def run(settings: Settings) -> dict[str, Any]:
@@ -94,7 +99,7 @@ def build_job(settings: Settings, folder: str) -> Job:
             report_to="none",
             ddp_find_unused_parameters=False,
         ),
-        train=DrawnRows(_rows(settings)),  # type: ignore[arg-type]
+        train=DrawnRows(_rows(settings), transform=_changed if settings.changing_rows else None, seed=5),
         collate=_collate,
         batches=plan,
         objective=_objective(settings.loss),
@@ -131,7 +136,13 @@ def _model(settings: Settings) -> torch.nn.Module:
         hidden_dropout_prob=settings.dropout,
         attention_probs_dropout_prob=settings.dropout,
     )
-    return BertForSequenceClassification(config)
+    model = BertForSequenceClassification(config)
+    if settings.adapter is None:
+        return model
+    return adapters.add(
+        model, method=settings.adapter, rank=4, alpha=16.0, dropout=settings.dropout, targets="auto", rank_pattern={},
+        auto_class="AutoModelForSequenceClassification", seed=7, base=adapters.Base("bert"), say=lambda _: None,
+    )  # fmt: skip
 
 
 def _rows(settings: Settings) -> list[dict[str, Any]]:
@@ -147,6 +158,10 @@ def _rows(settings: Settings) -> list[dict[str, Any]]:
             label = tokens[0] / 10
         rows.append({"input_ids": tokens, "labels": label})
     return rows
+
+
+def _changed(row: Mapping[str, Any], random: np.random.Generator) -> dict[str, Any]:
+    return {**row, "input_ids": random.integers(5, 60, size=len(row["input_ids"])).tolist()}
 
 
 def _collate(rows: Any) -> dict[str, torch.Tensor]:

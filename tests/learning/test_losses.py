@@ -52,24 +52,19 @@ def test_every_loss_of_the_table_has_a_reference_here() -> None:
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_is_the_mean_times_the_items_it_counts(name: str) -> None:
     logits, targets = make_batch(name)
-    torch.testing.assert_close(
-        build_loss(name)(logits, targets), MEANS[name](logits, targets) * targets.numel()
-    )
+    torch.testing.assert_close(build_loss(name)(logits, targets), MEANS[name](logits, targets) * targets.numel())
 
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("cut", [1, 7, 24])
-def test_sums_of_micro_batches_over_all_items_give_value_and_gradient_of_the_mean(
-    name: str, cut: int
-) -> None:
+def test_sums_of_micro_batches_over_all_items_give_value_and_gradient_of_the_mean(name: str, cut: int) -> None:
     logits, targets = make_batch(name)
     logits.requires_grad_()
     whole = MEANS[name](logits, targets)
     (expected,) = torch.autograd.grad(whole, logits)
     loss = build_loss(name)
     pieces = [
-        loss(left, right) / targets.numel()
-        for left, right in zip(logits.split(cut), targets.split(cut), strict=True)
+        loss(left, right) / targets.numel() for left, right in zip(logits.split(cut), targets.split(cut), strict=True)
     ]
     (gradient,) = torch.autograd.grad(torch.stack(pieces).sum(), logits)
     torch.testing.assert_close(torch.stack(pieces).sum(), whole)
@@ -136,9 +131,7 @@ def test_a_micro_batch_of_ignored_targets_only_gives_zero(name: str) -> None:
 def test_rows_of_tokens_count_every_token(name: str) -> None:
     logits, targets = make_batch(name)
     loss = build_loss(name)
-    torch.testing.assert_close(
-        loss(logits.reshape(4, 6, CLASSES), targets.reshape(4, 6)), loss(logits, targets)
-    )
+    torch.testing.assert_close(loss(logits.reshape(4, 6, CLASSES), targets.reshape(4, 6)), loss(logits, targets))
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -182,9 +175,7 @@ def test_shapes_that_would_broadcast_are_refused(name: str) -> None:
         ({"name": "mse", "gamma": 1.0}, "mse does not use it"),
     ],
 )
-def test_values_that_are_wrong_or_would_be_ignored_are_refused(
-    options: dict[str, object], message: str
-) -> None:
+def test_values_that_are_wrong_or_would_be_ignored_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         build_loss(**options)  # type: ignore[arg-type]
 

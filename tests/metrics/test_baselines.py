@@ -39,9 +39,7 @@ def test_the_mean_is_given_to_every_row() -> None:
     ("train", "texts"),
     [(GOOD + BAD, ["good bread", "cold stale day"]), (CJK_GOOD + CJK_BAD, ["早餐很好", "早餐太差"])],
 )
-def test_tfidf_learns_words_and_where_there_are_no_spaces_characters(
-    train: list[str], texts: list[str]
-) -> None:
+def test_tfidf_learns_words_and_where_there_are_no_spaces_characters(train: list[str], texts: list[str]) -> None:
     probabilities = baselines.tfidf(train, LABELS, texts, classes=2)
     assert probabilities.argmax(axis=1).tolist() == [1, 0]
 
@@ -67,9 +65,7 @@ def test_tfidf_gives_probabilities_of_all_classes_with_none_for_those_never_seen
     ("texts", "labels"),
     [(["good", "fine"], [1, 1]), (["one"], [1]), (["!!", "??"], [1, 1]), (["", " "], [1, 1])],
 )
-def test_where_nothing_can_be_learned_tfidf_gives_the_class_shares(
-    texts: list[str], labels: list[int]
-) -> None:
+def test_where_nothing_can_be_learned_tfidf_gives_the_class_shares(texts: list[str], labels: list[int]) -> None:
     assert baselines.tfidf(texts, np.array(labels), ["new"], classes=3).tolist() == [[0, 1, 0]]
 
 
@@ -105,9 +101,7 @@ def test_numbers_without_words_get_the_mean() -> None:
         ("regression", LABELS * 1.0, {"mean": (3, 1), "tfidf": (3, 1)}),
     ],
 )
-def test_every_problem_has_its_rivals(
-    problem: str, labels: np.ndarray, shapes: dict[str, tuple[int, int]]
-) -> None:
+def test_every_problem_has_its_rivals(problem: str, labels: np.ndarray, shapes: dict[str, tuple[int, int]]) -> None:
     found = baselines.rivals(problem, GOOD + BAD, labels, ["a", "b", "c"], classes=2)  # type: ignore[arg-type]
     assert {name: values.shape for name, values in found.items()} == shapes
 

@@ -117,9 +117,7 @@ def test_a_threshold_stays_at_one_half_where_nothing_better_is_known() -> None:
     ("column", "expected"),
     [([0.95, 0.9, 0.8, 0.3, 0.1], 0.2), ([0.7, 0.6, 0.55, 0.3, 0.1], 0.65)],
 )
-def test_of_equally_good_thresholds_the_one_nearest_one_half_wins(
-    column: list[float], expected: float
-) -> None:
+def test_of_equally_good_thresholds_the_one_nearest_one_half_wins(column: list[float], expected: float) -> None:
     # F1 is 2/3 for the cut after the first row (one hit of one) and after the fourth (two of four).
     labels = np.array([[1], [0], [0], [1], [0]])
     assert tune_thresholds(np.array([column]).T, labels)[0] == pytest.approx(expected)

@@ -29,9 +29,7 @@ class Sorting(BaseModel):
     text: list[str] | None = Field(default=None, min_length=1, max_length=2, description="Text columns.")
     label: str | list[str] | None = Field(default=None, description="Label column.")
     max_length: int = Field(default=128, ge=4, description="Longest input in tokens.")
-    on_long: Literal["truncate", "error"] = Field(
-        default="truncate", description="What happens to long rows."
-    )
+    on_long: Literal["truncate", "error"] = Field(default="truncate", description="What happens to long rows.")
 
 
 TASKS: dict[str, type[BaseModel]] = {"sorting": Sorting}

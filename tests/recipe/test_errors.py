@@ -37,7 +37,7 @@ def test_all_problems_are_said_at_once(refusal: Refusal, minimal: str) -> None:
         ("num_train_epochs=3", "belongs to train, where it is called epochs"),
         ("train.output_dir=x", "output_dir belongs to the top of the recipe"),
         ("trian.epochs=3", "did you mean 'train.epochs'?"),
-        ("lora.rank=8", "unknown key; a recipe has name, description, task"),
+        ("peft.rank=8", "unknown key; a recipe has name, description, task"),
         ("optim.zzz=1", "unknown key; optim has name, learning_rate"),
         ("train.seed.x=1", "train.seed has no keys of its own"),
         ("name.x=1", "name has no keys of its own"),

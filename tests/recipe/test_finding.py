@@ -20,9 +20,7 @@ def test_what_is_written_like_a_file_is_one(value: str) -> None:
     assert paths.written_like_file(value)
 
 
-@pytest.mark.parametrize(
-    "value", ["train", "validation", "train[:90%]", "train+test", "csv", "model.bin", ""]
-)
+@pytest.mark.parametrize("value", ["train", "validation", "train[:90%]", "train+test", "csv", "model.bin", ""])
 def test_the_name_of_a_split_is_no_file(value: str) -> None:
     assert not names_a_file(value)
     assert not paths.written_like_file(value)

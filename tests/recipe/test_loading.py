@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
@@ -212,3 +213,15 @@ def test_a_file_with_nearly_that_name_is_named(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("", encoding="utf-8")
     with pytest.raises(InputError, match=r"did you mean 'mine\.yaml'\?"):
         find(str(tmp_path / "mien.yaml"))
+
+
+def test_other_data_clear_whatever_option_the_task_says_describes_them(
+    read: Read, minimal: str, tasks: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OnLong(tasks["sorting"]):
+        columns: ClassVar[tuple[str, ...]] = ("on_long",)
+
+    monkeypatch.setitem(tasks, "sorting", OnLong)
+    text = minimal.replace("label: kind", "label: kind, on_long: error")
+    options = read(text, "data.source=x.csv").recipe.task.model_dump()
+    assert (options["on_long"], options["label"]) == ("truncate", "kind")

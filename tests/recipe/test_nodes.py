@@ -42,9 +42,7 @@ def test_scalars_are_read_as_yaml_1_2_says(text: str, value: object) -> None:
     assert type(found) is type(value)
 
 
-@pytest.mark.parametrize(
-    "text", ["yes", "no", "on", "off", "y", "1:30", "2024-01-01", "1_000", "scratch:bert", "e5"]
-)
+@pytest.mark.parametrize("text", ["yes", "no", "on", "off", "y", "1:30", "2024-01-01", "1_000", "scratch:bert", "e5"])
 def test_words_that_yaml_1_1_would_convert_stay_text(text: str) -> None:
     assert parsed(text) == text
 

@@ -15,9 +15,7 @@ Read = Callable[..., Loaded]
 
 def test_a_written_recipe_is_read_back_equal(read: Read, minimal: str) -> None:
     text = minimal + "demo: {data.revision: 0012, model.config: {a: {b: 1e-5}}, task.text: [x]}\n"
-    recipe = read(
-        text, "model.config.id2label={0: no, 1: '1e5'}", "train.extra.x=1e-7", "data.delimiter=tab"
-    ).recipe
+    recipe = read(text, "model.config.id2label={0: no, 1: '1e5'}", "train.extra.x=1e-7", "data.delimiter=tab").recipe
     assert read(to_yaml(recipe)).recipe == recipe
 
 

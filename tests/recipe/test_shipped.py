@@ -7,7 +7,18 @@ import pytest
 from nlp_finetune.recipe import Loaded, headline, load, shipped
 from nlp_finetune.tasks import base
 
-NAMES = ["text_cls", "text_cls_ernie", "text_multilabel", "text_pair", "text_regression"]
+NAMES = [
+    "causal_lm",
+    "masked_lm",
+    "qa",
+    "text_cls",
+    "text_cls_ernie",
+    "text_multilabel",
+    "text_pair",
+    "text_regression",
+    "token_cls",
+    "token_cls_zh",
+]
 
 
 def loaded(name: str, *, demo: bool) -> Loaded:

@@ -1,0 +1,198 @@
+"""What of a run is pushed: a copy of chosen files, without paths of this machine, checked for tokens.
+
+A repository is `model/` at its root, with recipe.yaml, metrics.json and the card (README.md).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from nlp_finetune.errors import InputError
+from nlp_finetune.recipe import nodes
+from nlp_finetune.runs.folder import TASK_FILE, RunFolder, read_json, write_json, write_text
+from nlp_finetune.runs.short_card import short_card
+
+CARD = "README.md"
+OF_THE_RUN = ("recipe.yaml", "metrics.json", CARD)
+ADAPTER = "adapter_config.json"
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+OF_THE_MODEL = (
+    *WEIGHTS, TASK_FILE, ADAPTER, "from_pretrained.json", "config.json", "generation_config.json",
+    "preprocessor_config.json", "processor_config.json",
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.txt", "vocab.json", "merges.txt", "*.model", "*.spm", "*.tiktoken", "tekken.json",
+    "chat_template.jinja",
+)  # fmt: skip
+"""Names of files in `model/` that are pushed. Nothing else is: no pickles, no optimizer state, no logs."""
+_HOLDS_PATHS = ("config.json", "tokenizer_config.json", ADAPTER, "from_pretrained.json", "preprocessor_config.json")
+_PATH_KEY = re.compile(r"(name_or_path|_file|_path|_dir)$")
+_TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")
+_SHORTEST_TOKEN = 8
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A folder that holds exactly what is pushed, and what of the run's model was left out."""
+
+    folder: Path
+    names: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum((self.folder / name).stat().st_size for name in self.names)
+
+
+def is_managed(name: str) -> bool:
+    """Whether a path in a repository is that of a file that a push writes, and so may delete."""
+    return "/" not in name and _is_listed(name, (*OF_THE_RUN, *OF_THE_MODEL))
+
+
+def _is_listed(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def stage(folder: RunFolder, target: Path, *, repo_id: str, weights: Path | None = None) -> Staged:
+    """Copy what is to be pushed of a finished run into an empty folder.
+
+    `weights` is the folder of the model's files where it is not the run's `model/`. Without a card in
+    the run a short one is written, for a model called `repo_id`.
+
+    Raises `InputError` for a run without metrics or safetensors, for a card whose header is no YAML,
+    and where a Hub token stands in any of the files.
+    """
+    source = weights or folder.model
+    present = sorted(file.name for file in source.iterdir() if file.name not in OF_THE_RUN)
+    names = [name for name in present if _is_listed(name, OF_THE_MODEL)]
+    if not folder.metrics.is_file():
+        raise InputError(f"{folder}: this run is not finished (no metrics.json). Run its train command again.")
+    if not any(_is_listed(name, WEIGHTS) for name in names):
+        raise InputError(f"{source}: no weights in safetensors, and nothing else is pushed.")
+    target.mkdir(parents=True, exist_ok=True)
+    _copy(source, target, names)
+    _copy(folder.path, target, [n for n in OF_THE_RUN if (folder.path / n).is_file()])
+    recipe = _without_local_paths(target)
+    card = target / CARD
+    if not card.is_file():
+        config = read_json(target / "config.json")
+        write_text(
+            card,
+            short_card(repo_id, recipe, read_json(folder.metrics), config, adapter=(target / ADAPTER).is_file()),
+        )
+    _check_card(card)
+    staged = sorted(file.name for file in target.iterdir())
+    _refuse_tokens(target, staged, source=folder.path)
+    return Staged(target, tuple(staged), tuple(name for name in present if name not in names))
+
+
+def _copy(source: Path, target: Path, names: Iterable[str]) -> None:
+    for name in names:
+        try:
+            shutil.copyfile(source / name, target / name)
+        except OSError as error:
+            raise InputError(
+                f"{source / name}: can't be copied to {target} ({error.strerror}). "
+                "Set TMPDIR to a folder with room for the model."
+            ) from error
+
+
+def _without_local_paths(target: Path) -> dict[str, Any]:
+    """Take paths of this machine out of recipe and configurations; give the recipe."""
+    file = target / "recipe.yaml"
+    root, problems = nodes.parse(file.read_text(encoding="utf-8"), "recipe.yaml")
+    if root is None or problems:
+        raise InputError(f"recipe.yaml is damaged ({problems[0].message if problems else 'it is empty'}).")
+    recipe: dict[str, Any] = nodes.value(root)
+    for section in ("model", "data", "demo", "hub"):
+        if section in recipe:
+            recipe[section] = _public(recipe[section])
+    recipe["output_dir"] = None
+    write_text(file, nodes.dump(recipe))
+    base = str((recipe.get("model") or {}).get("checkpoint") or "")
+    for name in _HOLDS_PATHS:
+        if (target / name).is_file():
+            content = read_json(target / name)
+            cleaned = _public_keys(content, base)
+            if cleaned != content:
+                write_json(target / name, cleaned)
+    return recipe
+
+
+def _public(value: Any) -> Any:
+    """A recipe's value; of paths that only this machine has, the last part."""
+    if isinstance(value, dict):
+        return {key: _public(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_public(item) for item in value]
+    return _last_part(value) if isinstance(value, str) and _is_of_this_machine(value) else value
+
+
+def _public_keys(content: Any, base: str) -> Any:
+    """A configuration; only keys that name files are looked at, for a label may well begin with `/`."""
+    if not isinstance(content, dict):
+        return content
+    cleaned = {}
+    for key, value in content.items():
+        if isinstance(value, str) and _PATH_KEY.search(key) and _is_of_this_machine(value):
+            cleaned[key] = base if key.endswith("name_or_path") else _last_part(value)
+        else:
+            cleaned[key] = _public_keys(value, base)
+    return cleaned
+
+
+def _is_of_this_machine(text: str) -> bool:
+    """Whether a text is an absolute path, or one below a home folder."""
+    windows = PureWindowsPath(text)
+    is_absolute = text.startswith(("/", "~")) or bool(windows.drive and windows.root)
+    return is_absolute and len(windows.parts) > 2 - text.startswith("~")
+
+
+def _last_part(path: str) -> str:
+    return PureWindowsPath(path).name  # which divides at both kinds of slashes
+
+
+def _check_card(card: Path) -> None:
+    from huggingface_hub import ModelCard
+
+    try:
+        ModelCard(card.read_text(encoding="utf-8"))
+    except Exception as error:
+        # PyYAML's errors, ValueErrors of the card's classes, and whatever their constructors raise.
+        raise InputError(f"{CARD}: its YAML header can't be read ({' '.join(str(error).split())}).") from error
+
+
+def _refuse_tokens(target: Path, names: Iterable[str], *, source: Path) -> None:
+    """Raise `InputError` where a file holds this user's token, or a text the token of anybody."""
+    secrets = [token.encode() for token in _tokens() if len(token) >= _SHORTEST_TOKEN]
+    for name in names:
+        if _holds(target / name, secrets):
+            raise InputError(
+                f"{name} holds a Hub token: nothing is pushed. Take it out of that file in {source}, "
+                "and make the token invalid if anybody else has seen it."
+            )
+
+
+def _holds(file: Path, secrets: Iterable[bytes]) -> bool:
+    if file.stat().st_size == 0:
+        return False
+    with open(file, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if any(content.find(secret) >= 0 for secret in secrets):
+            return True
+        # Chance alone could spell something like a token in gigabytes of weights.
+        return file.suffix != ".safetensors" and _TOKEN.search(content) is not None
+
+
+def _tokens() -> set[str]:
+    from huggingface_hub import get_token
+
+    known = {get_token(), *(os.environ.get(name) for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))}
+    return {token for token in known if token}
