@@ -118,7 +118,10 @@ def data_report(prepared: Prepared, *, strict: bool = False, tell: Callable[[str
         balance={name: checks.balance(t.labels, separator=task.label_separator).counts for name, t in texts.items()},
         lengths=measured,
         findings=checks.examine(
-            texts, lengths=measured if task.cuts_long_rows else None, separator=task.label_separator
+            texts,
+            lengths=measured if task.cuts_long_rows else None,
+            length_keys=[f"task.{key}" for key in task.length_options],
+            separator=task.label_separator,
         )
         + task.findings(rows),
         baselines=_baselines(prepared),

@@ -77,6 +77,12 @@ def encode(task: base.BaseTask, rows: Dataset, processor: Any, *, cache_file: Pa
     )
 
 
+def _column(encoded: Dataset, name: str) -> Sequence[Any]:
+    """A column of encoded rows; where there are none, there are no columns either."""
+    column: Sequence[Any] = encoded[name] if len(encoded) else []
+    return column
+
+
 def _take(encoded: Dataset, positions: Sequence[int]) -> list[dict[str, Any]]:
     """Encoded rows at some positions; one read for all of them."""
     columns = encoded[list(positions)]
@@ -105,7 +111,7 @@ def run_model(
     """
     import torch
 
-    bar = _my_batches(encoded["length"], batch_size, runtime, most_tokens=_most_tokens(model))
+    bar = _my_batches(_column(encoded, "length"), batch_size, runtime, most_tokens=_most_tokens(model))
     found: list[tuple[int, Any]] = []
     loss_sum, items = 0.0, 0
     was_training = model.training
@@ -152,7 +158,7 @@ def _most_tokens(model: torch.nn.Module) -> int | None:
 
 def _merge(encoded: Dataset, rows: int, found: list[tuple[int, Any]], merge: Callable[[list[Any]], Any]) -> list[Any]:
     """One prediction per canonical row, from those of its windows in their order."""
-    source = encoded["source"]
+    source = _column(encoded, "source")
     windows: list[list[Any]] = [[] for _ in range(rows)]
     for position, prediction in sorted(found, key=lambda pair: pair[0]):
         if isinstance(source[position], list):

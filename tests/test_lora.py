@@ -24,9 +24,12 @@ from peft import PeftConfig, PeftModel
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 adapter, merged, text = sys.argv[1:]
-base = PeftConfig.from_pretrained(adapter).base_model_name_or_path
-config = AutoConfig.from_pretrained(adapter, subfolder="base_config")
-model = AutoModelForSequenceClassification.from_pretrained(base, config=config)
+base = PeftConfig.from_pretrained(adapter)
+model = AutoModelForSequenceClassification.from_pretrained(
+    base.base_model_name_or_path,
+    revision=base.revision,
+    config=AutoConfig.from_pretrained(adapter, subfolder="base_config"),
+)
 model = PeftModel.from_pretrained(model, adapter).eval()
 tokenizer = AutoTokenizer.from_pretrained(adapter)
 with torch.no_grad():

@@ -96,12 +96,14 @@ def examine(
     splits: Mapping[str, SplitTexts],
     *,
     lengths: Mapping[str, LengthReport] | None = None,
+    length_keys: Sequence[str] = ("task.max_length", "task.on_long"),
     separator: str | None = None,
 ) -> list[Finding]:
     """Check all splits, alone and against each other: findings in order, errors first.
 
     `splits` holds `train` and any of `validation` and `test`; `lengths` what `length_report` measured;
-    `separator` divides the classes in the label of a multi-label row.
+    `length_keys` are the recipe's keys for the longest input and, if there is one, for what becomes of longer
+    rows; `separator` divides the classes in the label of a multi-label row.
     """
     findings: list[Finding] = []
     for name, split in splits.items():
@@ -112,7 +114,7 @@ def examine(
         findings += _leaks(first, second, leakage(splits[first], splits[second]))
     findings += _classes({name: balance(split.labels, separator=separator) for name, split in splits.items()})
     for name, report in (lengths or {}).items():
-        findings.append(_length(name, report))
+        findings.append(_length(name, report, *length_keys))
     order: list[Level] = ["error", "warning", "note"]
     return sorted(findings, key=lambda finding: order.index(finding.level))
 
@@ -204,18 +206,20 @@ def _coverage(name: str, trained: set[str], found: set[str]) -> list[Finding]:
     return findings
 
 
-def _length(name: str, report: LengthReport) -> Finding:
+def _length(name: str, report: LengthReport, longest: str, on_long: str | None = None) -> Finding:
     message = (
         f"{name}: {report.line()} ({'/'.join(map(str, report.percentiles))} % of rows have at most "
         f"{'/'.join(map(str, report.percentiles.values()))} tokens, the longest {report.longest})"
     )
     if report.now.tokens < _HARMFUL_LOSS:
         return Finding("note", "lengths", message)
-    remedy = "see task.on_long"
+    remedies = []
     if report.larger:
         enough = next((cut for cut in report.larger if cut.tokens < _HARMFUL_LOSS), report.larger[-1])
-        remedy = f"task.max_length={enough.max_length} keeps more, or see task.on_long"
-    return Finding("warning", "truncation", f"{message}; {remedy}")
+        remedies.append(f"{longest}={enough.max_length} keeps more")
+    if on_long is not None:
+        remedies.append(f"see {on_long}")
+    return Finding("warning", "truncation", "; ".join(filter(None, [message, ", or ".join(remedies)])))
 
 
 def _distribution(found: Balance) -> str:

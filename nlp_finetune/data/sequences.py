@@ -121,6 +121,14 @@ def with_targets(encoded: Dataset) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(np.asarray(ids), np.asarray(labels) != IGNORED) for ids, labels in pairs]
 
 
+def next_tokens(labels: torch.Tensor) -> torch.Tensor:
+    """What is to be predicted at each position of `labels` `[rows, length]`: the label that comes next."""
+    import torch.nn.functional as F
+
+    # Moving the labels, and not the logits, spares a copy of the largest tensor there is.
+    return F.pad(labels[:, 1:], (0, 1), value=IGNORED)
+
+
 class SequenceCollator:
     """Pads token sequences to the longest of the batch, on the right.
 

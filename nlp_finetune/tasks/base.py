@@ -83,9 +83,14 @@ class BaseTask(ABC):
         self.options = options
 
     @property
+    def length_options(self) -> list[str]:
+        """Options that say how long an input may be and what becomes of longer rows, those that there are."""
+        return [name for name in ("max_length", "on_long") if hasattr(self.options, name)]
+
+    @property
     def max_length(self) -> int:
         """Longest input in tokens."""
-        return int(self.options.max_length)
+        return int(getattr(self.options, self.length_options[0]))
 
     # -- data ---------------------------------------------------------------------------------
 
@@ -151,9 +156,9 @@ class BaseTask(ABC):
     def encode(self, rows: Mapping[str, list[Any]], processor: Any) -> dict[str, list[Any]]:
         """Canonical rows (a batch, column-wise) to model inputs, with `length` (tokens) and `source`.
 
-        May return more rows than it was given (windows): `source` holds, for each output, the position
-        in the batch of the row it comes from; a list of positions where an output packs several rows,
-        and its prediction is a list too, with one for each.
+        May return more rows than it was given (windows), or none for a row (`merge` then gets no window):
+        `source` holds, for each output, the position in the batch of the row it comes from; a list of
+        positions where an output packs several rows, and its prediction is a list too, with one for each.
         """
 
     def transform(self, processor: Any, *, training: bool) -> Transform | None:

@@ -75,8 +75,8 @@ class Task(BaseTask):
         self.layout = documents.Layout("text", {"text": "text"})
 
     @property
-    def max_length(self) -> int:
-        return self.options.block_size
+    def length_options(self) -> list[str]:
+        return ["block_size"]
 
     @property
     def cuts_long_rows(self) -> bool:  # type: ignore[override]
@@ -181,9 +181,7 @@ class Task(BaseTask):
     def objective(self, loss: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, Any]]:
         def objective(model: Any, batch: Mapping[str, Any], num_items: Any) -> tuple[torch.Tensor, Any]:
             outputs = model(**self.model_inputs(batch), use_cache=False)
-            targets = batch["labels"][:, 1:]
-            counted = targets != sequences.IGNORED
-            return loss(outputs.logits[:, :-1][counted], targets[counted]) / num_items, outputs
+            return loss(outputs.logits, sequences.next_tokens(batch["labels"])) / num_items, outputs
 
         return objective
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from nlp_finetune.data import ROW, documents, masking, sequences
+from nlp_finetune.data import ROW, documents, sequences
 from nlp_finetune.errors import InputError
 from nlp_finetune.tasks.base import BaseTask, Say, Scorer, TaskOptions
 
@@ -103,10 +103,14 @@ class Task(BaseTask):
         return {}
 
     def encode(self, rows: Mapping[str, list[Any]], processor: Any) -> dict[str, list[Any]]:
+        from nlp_finetune.data import masking
+
         masking.mask_token(processor)
         return masking.windows(rows["text"], processor, max_length=self.options.max_length)
 
     def transform(self, processor: Any, *, training: bool) -> Transform:
+        from nlp_finetune.data import masking
+
         o = self.options
         return masking.masking(processor, probability=o.mask_probability, whole_words=o.mask == "whole_word")
 
@@ -170,6 +174,7 @@ class Task(BaseTask):
 
     def encoded_baselines(self, encoded: Mapping[str, Dataset]) -> dict[str, dict[str, dict[str, float]]]:
         """Token frequencies, which know nothing of the context."""
+        from nlp_finetune.data import masking
         from nlp_finetune.metrics.language import frequencies
 
         tokens = {name: masking.maskable(data) for name, data in encoded.items()}
@@ -196,7 +201,9 @@ class Task(BaseTask):
         )
 
     def _with_mask(self, text: str, row: int, tokenizer: Any) -> str:
-        own = masking.mask_token(tokenizer)
+        from nlp_finetune.data.masking import mask_token
+
+        own = mask_token(tokenizer)
         for written in _MASKS:
             text = text.replace(written, own)
         limit = tokenizer.model_max_length

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from nlp_finetune.data import tagged
 from nlp_finetune.data import tags as iob2
@@ -53,6 +54,14 @@ class TokenClassificationOptions(TaskOptions):
         default=None, ge=0, description="Tokens that neighbouring windows share; null = a quarter of `max_length`."
     )
 
+    @model_validator(mode="after")
+    def _refuse_wide_stride(self) -> TokenClassificationOptions:
+        if self.stride is not None and self.stride > self.max_length // 3:
+            # Special tokens take their share, and a window must get on by more than it repeats.
+            text = f"{self.stride} is more than a third of max_length, which is {self.max_length}"
+            raise PydanticCustomError("conflict", "{text}", {"text": text, "conflicts": [("stride", text)]})
+        return self
+
 
 class Task(BaseTask):
     """A tag for every word, from the first of the pieces that the tokenizer cuts it into."""
@@ -73,7 +82,6 @@ class Task(BaseTask):
     # -- data ---------------------------------------------------------------------------------
 
     def prepare(self, splits: Mapping[str, Dataset], say: Say) -> dict[str, Dataset]:
-        self._check_stride()
         train = splits["train"]
         self.text, self.label = tagged.find(train, self.options.text, self.options.label)
         self.split = self.options.split or tagged.unit(train, self.text)
@@ -94,13 +102,6 @@ class Task(BaseTask):
         )
         rows = {name: self._canonical(words[name], tags[name], name) for name in labelled}
         return {name: _with_words(data, name, say) for name, data in rows.items()}
-
-    def _check_stride(self) -> None:
-        # Two pieces are special tokens; a window must get on by more than it repeats.
-        if self._stride > (self.options.max_length - 2) // 2:
-            raise InputError(
-                f"task.stride {self._stride}: at most half of task.max_length ({self.options.max_length})."
-            )
 
     @property
     def _stride(self) -> int:

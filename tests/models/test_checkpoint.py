@@ -99,7 +99,11 @@ def test_a_misspelt_path_is_told_its_neighbour() -> None:
 
 @pytest.mark.parametrize(
     ("file", "message"),
-    [("notes.txt", "it holds notes.txt"), ("adapter_config.json", "a LoRA adapter"), (None, "it is empty")],
+    [
+        ("notes.txt", "it holds notes.txt"),
+        ("adapter_config.json", "an adapter without its base"),
+        (None, "it is empty"),
+    ],
 )
 def test_a_folder_without_configuration_is_refused_with_what_it_holds(file: str | None, message: str) -> None:
     Path("folder").mkdir()

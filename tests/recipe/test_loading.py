@@ -180,7 +180,7 @@ def test_a_mapping_made_by_two_layers_names_both(read: Read, minimal: str) -> No
 def test_origins_cover_every_key(read: Read, minimal: str) -> None:
     loaded = read(minimal)
     dumped = loaded.recipe.model_dump()
-    sections = {"task", "model", "data", "loss", "optim", "train"}
+    sections = {"task", "model", "data", "loss", "optim", "train", "hub"}
     expected = {f"{s}.{k}" for s in sections for k in dumped[s]} | (set(dumped) - sections)
     assert set(loaded.origins) == expected
 

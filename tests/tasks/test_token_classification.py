@@ -141,7 +141,7 @@ BAD: dict[str, tuple[str, str, list[str], str]] = {
     "fewer tags than words": ("d.jsonl", '{"tokens": ["a", "b"], "tags": ["O"]}\n', [], "row 1: 2 words, but 1 tags"),
     "numbers without names": ("d.jsonl", '{"tokens": ["a"], "tags": [1]}\n', [], "task.tag_names"),
     "no tags at all": ("d.txt", "one text a line\nand another\n", [], "No column of tags or spans"),
-    "a stride beyond half a window": ("d.bio", "a B-X\n", ["task.stride=20"], "task.stride 20: at most half"),
+    "a stride beyond a third": ("d.bio", "a B-X\n", ["task.stride=20"], "task.stride.*more than a third"),
     "an unknown metric": ("d.bio", "a B-X\n\nb O\n", ["train.metric=f1_Y"], "did you mean"),
 }
 
