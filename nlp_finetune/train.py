@@ -53,11 +53,11 @@ def train(recipe: Recipe, *, strict: bool = False) -> Result:
     runtime.on_main(folder.create)
     with stop, _status(folder, runtime, built):
         runtime.on_main(lambda: _record_start(folder, given, built, report, runtime))
-        best_step, epoch = _fit(built, folder, recipe, runtime)
+        best_step = _fit(built, folder, recipe, runtime)
         if built.flow.interrupted:
             raise StoppedError(_stopped_message(folder, built.flow.step, stop.signal_name))
     with _status(folder, runtime, built):
-        metrics = _finish(prepared, built, folder, best_step, epoch, report, runtime)
+        metrics = _finish(prepared, built, folder, best_step, report, runtime)
     if destination is not None and runtime.is_main:
         again = f"nlp-finetune push {shlex.quote(str(folder))} {shlex.join(destination.options())}"
         say(f"pushed: {publish(folder, destination, again=again, say=say).url}")
@@ -142,8 +142,8 @@ def _record_start(folder: RunFolder, recipe: Recipe, built: Built, report: check
     write_json(folder.check, report.as_json())
 
 
-def _fit(built: Built, folder: RunFolder, recipe: Recipe, runtime: Runtime) -> tuple[int, float]:
-    """Train, from the newest checkpoint where there is one; give the best step and its epoch."""
+def _fit(built: Built, folder: RunFolder, recipe: Recipe, runtime: Runtime) -> int:
+    """Train, from the newest checkpoint where there is one; give the best step (0: stopped before any evaluation)."""
     job = built.job
     resume = recipe.train.resume == "auto"
     newest = runtime.on_main(lambda: checkpoints.newest(folder.checkpoints, say) if resume else None)
@@ -155,11 +155,11 @@ def _fit(built: Built, folder: RunFolder, recipe: Recipe, runtime: Runtime) -> t
         built.flow.step = state.global_step
         say(f"going on from {newest} (step {state.global_step} of {job.batches.steps})")
         if saved["training_ended"]:
-            return state.best_global_step, job.batches.epoch_at(state.best_global_step)
+            return state.best_global_step or 0
         job = replace(job, resume_from=str(newest))
     fit = _engine(recipe.train.engine)
     state = fit(job).state
-    return state.best_global_step, job.batches.epoch_at(state.best_global_step)
+    return state.best_global_step or 0
 
 
 def _engine(name: str) -> Any:
@@ -175,7 +175,6 @@ def _finish(
     built: Built,
     folder: RunFolder,
     best_step: int,
-    epoch: float,
     report: check.DataReport,
     runtime: Runtime,
 ) -> dict[str, Any]:
@@ -192,7 +191,11 @@ def _finish(
     task.tune(validation.predictions, prepared.rows["validation"])
     runtime.on_main(lambda: _save_model(folder, weights, prepared))
     metrics: dict[str, Any] = {
-        "best": {"step": best_step, "epoch": round(epoch, 4), "metric": prepared.metric},
+        "best": {
+            "step": best_step,
+            "epoch": round(built.job.batches.epoch_at(best_step), 4),
+            "metric": prepared.metric,
+        },
         "validation": _scores(prepared, validation, "validation"),
     }
     metrics["best"]["value"] = metrics["validation"][prepared.metric]
