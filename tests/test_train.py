@@ -1,6 +1,7 @@
 """Training through the command line: what is in the run folder, and what the folder protects."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -117,6 +118,17 @@ def test_both_engines_give_the_same_run(finished: Path, tmp_path: Path) -> None:
     assert {k: other[k] for k in ("best", "validation", "test")} == {
         k: metrics(finished)[k] for k in ("best", "validation", "test")
     }
+
+
+def test_the_command_to_paste_predicts_for_pairs_too(tmp_path: Path) -> None:
+    done = run(*TINY, "data.source=demo:pairs", "train.max_steps=2", "output_dir=run", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    command = next(line for line in done.stdout.splitlines() if "predict" in line and "--text" in line)
+    words = shlex.split(command)
+    assert words.count("--text") == 2
+    pasted = run(*words[words.index("predict") :], cwd=tmp_path)
+    assert pasted.code == 0, pasted.stderr
+    assert set(json.loads(pasted.stdout)["scores"]) == {"entailment", "neutral", "contradiction"}
 
 
 def test_patience_stops_early(tmp_path: Path) -> None:

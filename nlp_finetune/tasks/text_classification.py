@@ -137,6 +137,9 @@ class Task(BaseTask):
     def row_text(self, row: Mapping[str, Any]) -> str:
         return str(row["text"]) + ("\n" + row["text_pair"] if "text_pair" in row else "")
 
+    def row_inputs(self, row: Mapping[str, Any]) -> list[str]:
+        return [row[name] for name in ("text", "text_pair") if name in row]
+
     def row_label(self, row: Mapping[str, Any]) -> str | None:
         if self.problem == "single_label":
             return str(self.names[row["label"]])
