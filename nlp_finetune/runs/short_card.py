@@ -22,7 +22,9 @@ _PIPELINES = {
     "LMHeadModel": "text-generation",
     "ForImageClassification": "image-classification",
 }
-"""Ends of transformers' class names, and the pipeline that loads such a model."""
+"""Ends of transformers' class names, and the Hub's name for what such a model does."""
+_WITHOUT_PIPELINE = ("question-answering",)
+"""What transformers 5 has no pipeline for any more: such a card shows no usage that would fail."""
 _SPLITS = ("validation", "test")
 
 
@@ -108,7 +110,9 @@ def _body(
         f"| {split} | {name} | {value:.4f} | {interval} | {metrics[split].get('rows', '')} |"
         for split, name, value, interval in _scores(metrics)
     )
-    lines = [f'pipe = pipeline("{pipeline}", model="{repo_id}")'] if pipeline else []
+    lines = (
+        [f'pipe = pipeline("{pipeline}", model="{repo_id}")'] if pipeline and pipeline not in _WITHOUT_PIPELINE else []
+    )
     use = "\n".join(["```python", "from transformers import pipeline", "", *lines, "```", ""]) if lines else ""
     return f"""\
 # {repo_id.partition("/")[2]}

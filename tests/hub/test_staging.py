@@ -177,6 +177,12 @@ def test_a_model_of_no_known_pipeline_has_a_card_without_one() -> None:
     assert "| validation | accuracy | 0.5000 |" in found.content
 
 
+def test_a_card_shows_no_pipeline_that_transformers_lacks() -> None:
+    found = card({}, METRICS, {"architectures": ["BertForQuestionAnswering"]})
+    assert found.data.to_dict()["pipeline_tag"] == "question-answering"
+    assert "pipeline(" not in found.content
+
+
 def test_a_name_cannot_break_out_of_its_place_in_the_card() -> None:
     recipe = {"name": "`own`\n# Heading", "model": {"checkpoint": "<script>`x`"}, "data": {"source": "- a: [b"}}
     found = card(recipe, METRICS, {"architectures": ["BertForSequenceClassification"]})
