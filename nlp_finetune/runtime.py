@@ -111,9 +111,7 @@ def start(*, threads: int | str = "auto") -> Runtime:
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
         logger.info("one process: using the first GPU; `accelerate launch` uses all of them")
     from accelerate import PartialState
-    from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
     state = PartialState(cpu=not torch.accelerator.is_available())
     announced = int(os.environ.get("WORLD_SIZE", "1"))
     if announced != state.num_processes:
@@ -126,6 +124,7 @@ def start(*, threads: int | str = "auto") -> Runtime:
     torch.set_num_threads(count)
     if state.process_index != 0:
         logger.setLevel(logging.WARNING)
+    _show_downloads_only(on=state.process_index == 0)
     return Runtime(
         rank=state.process_index,
         processes=state.num_processes,
@@ -143,6 +142,17 @@ def _thread_count(threads: int | str, local_processes: int, *, on_cpu: bool) -> 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = max(1, cores // local_processes)
     return count if on_cpu else min(count, 8)
+
+
+def _show_downloads_only(*, on: bool) -> None:
+    """Keep the Hub client's bars, on one process: a download is long. Hide transformers' own."""
+    from huggingface_hub.constants import HF_HUB_DISABLE_PROGRESS_BARS
+    from huggingface_hub.utils import enable_progress_bars
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # it hides the Hub's bars too
+    if on and not HF_HUB_DISABLE_PROGRESS_BARS:
+        enable_progress_bars()
 
 
 def _die_with_launcher() -> None:

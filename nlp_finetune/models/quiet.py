@@ -10,10 +10,12 @@ from contextlib import contextmanager
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence warnings and progress bars of transformers and huggingface_hub; errors still raise."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from huggingface_hub.utils import logging as hub
     from transformers.utils import logging
 
     levels, bars = (logging.get_verbosity(), hub.get_verbosity()), logging.is_progress_bar_enabled()
+    hub_bars = not are_progress_bars_disabled()
     logging.set_verbosity(logging.ERROR)
     hub.set_verbosity(logging.ERROR)
     with warnings.catch_warnings():
@@ -21,6 +23,8 @@ def quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="Cannot (dis|en)able progress bars")
         if bars:
             logging.disable_progress_bar()
+        if hub_bars:
+            disable_progress_bars()
         try:
             yield
         finally:
@@ -28,3 +32,5 @@ def quiet() -> Iterator[None]:
             hub.set_verbosity(levels[1])
             if bars:
                 logging.enable_progress_bar()
+            if hub_bars:
+                enable_progress_bars()
