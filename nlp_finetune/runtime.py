@@ -147,7 +147,7 @@ def _thread_count(threads: int | str, local_processes: int, *, on_cpu: bool) -> 
 def _show_downloads_only(*, on: bool) -> None:
     """Keep the Hub client's bars, on one process: a download is long. Hide transformers' own."""
     from huggingface_hub.constants import HF_HUB_DISABLE_PROGRESS_BARS
-    from huggingface_hub.utils import enable_progress_bars
+    from huggingface_hub.utils.tqdm import enable_progress_bars
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # it hides the Hub's bars too

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence warnings and progress bars of transformers and huggingface_hub; errors still raise."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from huggingface_hub.utils import logging as hub
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging
 
     levels, bars = (logging.get_verbosity(), hub.get_verbosity()), logging.is_progress_bar_enabled()
