@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from nlp_finetune import inference
 from nlp_finetune.arguments import check_extra, training_arguments
+from nlp_finetune.callbacks import make_callbacks
 from nlp_finetune.data import groups, sources, splits
 from nlp_finetune.data.batching import BatchPlan, planned_steps
 from nlp_finetune.data.drawing import DrawnRows
 from nlp_finetune.errors import InputError
 from nlp_finetune.job import Job
-from nlp_finetune.learning.flow import EarlyStopping, FiniteLoss, Flow, RankSeed, StopOnRequest
+from nlp_finetune.learning.flow import Flow
 from nlp_finetune.learning.losses import build_loss
 from nlp_finetune.learning.micro_batch import choose_micro_batches, freeze_unused
 from nlp_finetune.learning.optimizers import make_optimizer, make_scheduler
@@ -33,19 +34,18 @@ from nlp_finetune.models.loading import load_config, load_model
 from nlp_finetune.models.tokenizer import load_tokenizer
 from nlp_finetune.recipe import Recipe
 from nlp_finetune.runs.folder import RunFolder
-from nlp_finetune.runs.recording import BestWeights, Checkpoints, History, Progress, Stopwatch
+from nlp_finetune.runs.recording import Stopwatch
 from nlp_finetune.runtime import Runtime, StopRequest, say
 from nlp_finetune.tasks import base
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
 _PREPROCESSING = 1
 """Version of tokenization; part of the cache's name, so raise it when `encode` of any task changes."""
 _EVAL_ROWS, _EVAL_TOKENS = 64, 16_384
 """Most rows and tokens of an evaluation batch whose size is left to us."""
-_LOWER_IS_BETTER = {"loss", "rmse", "mae", "perplexity"}
 
 
 @dataclass(frozen=True)
@@ -201,21 +201,7 @@ def build(prepared: Prepared, folder: RunFolder, runtime: Runtime, stop: StopReq
     """Load the model and put together everything an engine needs, in order."""
     recipe, task, processor = prepared.recipe, prepared.task, prepared.processor
     train, optim = recipe.train, recipe.optim
-    model = load_model(
-        prepared.checkpoint,
-        auto_class=task.auto_class,
-        config=prepared.config,
-        tokenizer=processor,
-        head_init=recipe.model.head_init,
-        dropout=recipe.model.dropout,
-        activation=recipe.model.activation,
-        seed=train.seed,
-        say=say,
-    )
-    if recipe.lora is not None:
-        base = adapters.find_base(prepared.checkpoint, model, keep=folder.base)
-        adapter = recipe.lora.model_dump()
-        model = adapters.add(model, **adapter, auto_class=task.auto_class, seed=train.seed, base=base, say=say)
+    model = _model(prepared, folder)
     collate = task.collator(processor)
     loss_name = task.losses()[0] if recipe.loss.name == "auto" else recipe.loss.name
     loss = build_loss(loss_name, label_smoothing=recipe.loss.label_smoothing, gamma=recipe.loss.gamma)
@@ -233,7 +219,9 @@ def build(prepared: Prepared, folder: RunFolder, runtime: Runtime, stop: StopReq
         lengths, prepared.batch_size, prepared.steps, train.seed,
         processes=runtime.processes, micro_batches=micro_batches, bucket=train.bucket,
     )  # fmt: skip
-    flow, stopwatch, stateful, callbacks = _callbacks(prepared, plan, folder, runtime, stop)
+    flow, stopwatch, stateful, callbacks = make_callbacks(
+        train, plan, metric=prepared.metric, folder=folder, runtime=runtime, stop=stop
+    )
     job = Job(
         model=model,
         args=training_arguments(
@@ -261,6 +249,27 @@ def build(prepared: Prepared, folder: RunFolder, runtime: Runtime, stop: StopReq
     return Built(job, stopwatch, flow, stateful, precision)
 
 
+def _model(prepared: Prepared, folder: RunFolder) -> PreTrainedModel:
+    """The checkpoint with its head and, where the recipe asks for one, an adapter."""
+    recipe, task = prepared.recipe, prepared.task
+    model = load_model(
+        prepared.checkpoint,
+        auto_class=task.auto_class,
+        config=prepared.config,
+        tokenizer=prepared.processor,
+        head_init=recipe.model.head_init,
+        dropout=recipe.model.dropout,
+        activation=recipe.model.activation,
+        seed=recipe.train.seed,
+        say=say,
+    )
+    if recipe.lora is not None:
+        base = adapters.find_base(prepared.checkpoint, model, keep=folder.base)
+        adapter = recipe.lora.model_dump()
+        model = adapters.add(model, **adapter, auto_class=task.auto_class, seed=recipe.train.seed, base=base, say=say)
+    return model
+
+
 def eval_batch_size(prepared: Prepared) -> int:
     """Rows of one evaluation batch; `auto` takes fewer where rows are long."""
     asked = prepared.recipe.train.eval_batch_size
@@ -276,39 +285,3 @@ def _score(prepared: Prepared, model: Any, *, objective: Any, runtime: Runtime) 
     loaded = inference.Model(task, model, prepared.processor, runtime, eval_batch_size(prepared))
     output = loaded.run(rows, encoded=prepared.encoded["validation"], objective=objective)
     return {"loss": output.loss or 0.0, **task.metrics(output.predictions, rows)}
-
-
-def _callbacks(
-    prepared: Prepared, plan: BatchPlan, folder: RunFolder, runtime: Runtime, stop: StopRequest
-) -> tuple[Flow, Stopwatch, list[Any], list[Any]]:
-    """Callbacks in the order in which they act on an event; some run on the main process only."""
-    train = prepared.recipe.train
-    flow = Flow(plan, log_every=train.log_every, eval_every=train.eval_every, save_every=train.save_every)
-    stopwatch = Stopwatch()
-    requested = StopOnRequest(
-        requested=lambda: stop.signal_name is not None,
-        agree=lambda asked: any(runtime.gather(asked)),
-        flow=flow,
-    )
-    best = BestWeights(
-        folder.checkpoints,
-        metric=prepared.metric,
-        greater_is_better=prepared.metric not in _LOWER_IS_BETTER,
-        runtime=runtime,
-        delete_former=train.save_every is None,
-    )
-    stateful: list[Any] = [stopwatch]
-    seed = RankSeed(train.seed, rank=runtime.rank)
-    callbacks: list[Any] = [flow, seed, stopwatch, requested, FiniteLoss(), best]
-    if train.patience is not None:
-        early = EarlyStopping(patience=train.patience, say=say)
-        stateful.append(early)
-        callbacks.append(early)
-    if runtime.is_main:
-        callbacks += [History(folder.history), Progress(say, metric=prepared.metric)]
-    callbacks.append(
-        Checkpoints(
-            folder.checkpoints, clock=flow, stateful=stateful, keep=train.save_total, runtime=runtime, watch=stopwatch
-        )
-    )
-    return flow, stopwatch, stateful, callbacks

@@ -11,7 +11,7 @@ LAYERS = (
     ("cli", "__main__"),
     ("check", "train", "search", "repeat"),
     ("reports", "deploy"),
-    ("build", "arguments"),
+    ("build", "arguments", "callbacks"),
     ("engines", "inference"),
     ("tasks",),
     ("runs", "data", "models", "learning", "augment", "metrics"),

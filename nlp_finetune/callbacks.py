@@ -1,0 +1,52 @@
+"""The callbacks of a run, in the order in which they act on an event."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nlp_finetune.data.batching import BatchPlan
+from nlp_finetune.learning.flow import EarlyStopping, FiniteLoss, Flow, RankSeed, StopOnRequest
+from nlp_finetune.recipe import Train
+from nlp_finetune.runs.folder import RunFolder
+from nlp_finetune.runs.recording import BestWeights, Checkpoints, History, Progress, Stopwatch
+from nlp_finetune.runtime import Runtime, StopRequest, say
+
+_LOWER_IS_BETTER = {"loss", "rmse", "mae", "perplexity"}
+
+
+def make_callbacks(
+    train: Train, plan: BatchPlan, *, metric: str, folder: RunFolder, runtime: Runtime, stop: StopRequest
+) -> tuple[Flow, Stopwatch, list[Any], list[Any]]:
+    """Flow, stopwatch, the callbacks whose state belongs into a checkpoint, and all of them in order.
+
+    Flow comes first and sets what is due; checkpoints come last and save what the others have become.
+    """
+    flow = Flow(plan, log_every=train.log_every, eval_every=train.eval_every, save_every=train.save_every)
+    stopwatch = Stopwatch()
+    requested = StopOnRequest(
+        requested=lambda: stop.signal_name is not None,
+        agree=lambda asked: any(runtime.gather(asked)),
+        flow=flow,
+    )
+    best = BestWeights(
+        folder.checkpoints,
+        metric=metric,
+        greater_is_better=metric not in _LOWER_IS_BETTER,
+        runtime=runtime,
+        delete_former=train.save_every is None,
+    )
+    stateful: list[Any] = [stopwatch]
+    seed = RankSeed(train.seed, rank=runtime.rank)
+    callbacks: list[Any] = [flow, seed, stopwatch, requested, FiniteLoss(), best]
+    if train.patience is not None:
+        early = EarlyStopping(patience=train.patience, say=say)
+        stateful.append(early)
+        callbacks.append(early)
+    if runtime.is_main:
+        callbacks += [History(folder.history), Progress(say, metric=metric)]
+    callbacks.append(
+        Checkpoints(
+            folder.checkpoints, clock=flow, stateful=stateful, keep=train.save_total, runtime=runtime, watch=stopwatch
+        )
+    )
+    return flow, stopwatch, stateful, callbacks
