@@ -31,7 +31,6 @@ from nlp_finetune.learning.precision import choose_precision
 from nlp_finetune.models import adapters
 from nlp_finetune.models import checkpoint as checkpoints
 from nlp_finetune.models.loading import load_config, load_model
-from nlp_finetune.models.tokenizer import load_tokenizer
 from nlp_finetune.recipe import Recipe
 from nlp_finetune.runs.folder import RunFolder
 from nlp_finetune.runs.recording import Stopwatch
@@ -50,7 +49,7 @@ _EVAL_ROWS, _EVAL_TOKENS = 64, 16_384
 
 @dataclass(frozen=True)
 class Prepared:
-    """Data and tokenizer of a run: all that can be known before weights are loaded."""
+    """Data and processor of a run: all that can be known before weights are loaded."""
 
     recipe: Recipe
     task: base.BaseTask
@@ -92,12 +91,8 @@ def prepare(recipe: Recipe, runtime: Runtime, *, tell: Callable[[str], None] = s
     _check_choices(recipe, task, runtime)
     config = load_config(checkpoint, overrides=task.config_overrides(), edits=recipe.model.config)
     task.check_config(config)
-    processor = load_tokenizer(
-        checkpoint,
-        tokenizer=recipe.model.tokenizer,
-        texts=lambda: (task.row_text(row) for row in rows["train"]),
-        config=config,
-        say=tell,
+    processor = task.processor(
+        checkpoint, tokenizer=recipe.model.tokenizer, rows=rows["train"], config=config, say=tell
     )
     with runtime.main_first():
         encoded = {
@@ -172,15 +167,12 @@ def _check_choices(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -> Non
 
 
 def _cache_file(loaded: sources.Loaded, split: str, rows: Dataset, task: base.BaseTask, processor: Any) -> Path:
-    """Where the tokenized split is cached: named by data, tokenizer and preprocessing version."""
+    """Where the encoded split is cached: named by data, processor and preprocessing version."""
     import datasets
 
-    tokenizer = processor.backend_tokenizer
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
     key = [
         _PREPROCESSING, loaded.fingerprint, split, task.options.model_dump(), task.facts(), list(rows["row"]),
-        tokenizer.to_str(), type(processor).__name__, processor.chat_template,
+        *task.processor_key(processor),
     ]  # fmt: skip
     digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:32]
     return Path(datasets.config.HF_DATASETS_CACHE) / "nlp_finetune" / f"{digest}.arrow"
@@ -256,7 +248,7 @@ def _model(prepared: Prepared, folder: RunFolder) -> PreTrainedModel:
         prepared.checkpoint,
         auto_class=task.auto_class,
         config=prepared.config,
-        tokenizer=prepared.processor,
+        tokenizer=None if task.images else prepared.processor,
         head_init=recipe.model.head_init,
         dropout=recipe.model.dropout,
         activation=recipe.model.activation,

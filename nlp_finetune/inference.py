@@ -73,7 +73,7 @@ def encode(task: base.BaseTask, rows: Dataset, processor: Any, *, cache_file: Pa
         cache_file_name=str(cache_file) if cache_file is not None else None,
         load_from_cache_file=cache_file is not None,
         keep_in_memory=cache_file is None,
-        desc="tokenize",
+        desc="encode",
     )
 
 
@@ -270,13 +270,11 @@ def load(run: Run, runtime: Runtime, *, batch_size: int = 64) -> Model:
 
     Raises `InputError` where its files are damaged.
     """
-    from nlp_finetune.models.tokenizer import load_saved_tokenizer
-
     task_class = base.find(run.task_name)
     task = task_class(task_class.Options(**run.task_options))
     task.restore(run.facts)
     model = load_weights(task, run.weights, runtime)
-    return Model(task, model, load_saved_tokenizer(run.weights), runtime, batch_size)
+    return Model(task, model, task.saved_processor(run.weights), runtime, batch_size)
 
 
 def load_weights(task: base.BaseTask, folder: Path, runtime: Runtime) -> torch.nn.Module:

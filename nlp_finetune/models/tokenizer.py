@@ -69,6 +69,14 @@ def load_saved_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return _read(folder, None, given=str(folder), say=_ignore)
 
 
+def content(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
+    """All that decides how texts are tokenized, as plain JSON."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    return [backend.to_str(), type(tokenizer).__name__, tokenizer.chat_template]
+
+
 def largest_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """The largest token id; `len(tokenizer)` is less where a word stands twice, as in ERNIE's vocabulary."""
     return max(int(token_id) for token_id in tokenizer.get_vocab().values())

@@ -9,7 +9,6 @@ The life of a task in a training run:
     task = Task(options)
     rows = task.prepare(splits, say)         raw columns -> canonical rows; learns labels, problem kind
     processor = task.processor(checkpoint)   tokenizer or image processor
-    model = task.model(checkpoint, ...)      pretrained backbone and head for what `prepare` learned
     encoded = task.encode(batch, processor)  canonical rows -> model inputs, through `datasets.map`
     batch = task.collator(processor)(rows)   model inputs -> one padded batch
     loss, outputs = task.objective(...)      sum over items / items of the optimizer step
@@ -26,6 +25,8 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from nlp_finetune.recipe.schema import TaskOptions as TaskOptions
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from nlp_finetune.data.checks import Finding
     from nlp_finetune.data.drawing import Transform
+    from nlp_finetune.models.checkpoint import Checkpoint
 
 Say = Callable[[str], None]
 """Takes one line that tells the user what was decided and why."""
@@ -70,6 +72,8 @@ class BaseTask(ABC):
     couples_rows: ClassVar[str | None] = None
     """Why results depend on the cut into micro batches (in-batch negatives, say); None if they do not."""
 
+    images: ClassVar[bool] = False
+    """Whether rows are images: folders of image files are data, `predict` takes `--image`, no tokens are counted."""
     text_rows: Literal["line", "paragraph", "file", "auto"] = "line"
     """What is one row of a `.txt` file; `auto` takes paragraphs where blank lines divide them, else lines."""
     at_prediction: ClassVar[tuple[str, ...]] = ()
@@ -151,6 +155,28 @@ class BaseTask(ABC):
 
     def check_config(self, config: Any) -> None:  # noqa: B027  optional
         """Raise `InputError` if a model of this configuration can't do the task; nothing by default."""
+
+    def processor(self, checkpoint: Checkpoint, *, tokenizer: str | None, rows: Dataset, config: Any, say: Say) -> Any:
+        """What turns canonical rows into model inputs: `model.tokenizer`, by default; may be fitted on `rows`.
+
+        `config` may be completed in place. Raises `InputError` where the checkpoint brings none.
+        """
+        from nlp_finetune.models.tokenizer import load_tokenizer
+
+        texts = partial(map, self.row_text, rows)
+        return load_tokenizer(checkpoint, tokenizer=tokenizer, texts=texts, config=config, say=say)
+
+    def saved_processor(self, folder: Path) -> Any:
+        """The processor that a run saved beside its model; raises `InputError` where it is missing or damaged."""
+        from nlp_finetune.models.tokenizer import load_saved_tokenizer
+
+        return load_saved_tokenizer(folder)
+
+    def processor_key(self, processor: Any) -> list[Any]:
+        """What of the processor decides about `encode`, as plain JSON: part of the name of cached rows."""
+        from nlp_finetune.models.tokenizer import content
+
+        return content(processor)
 
     @abstractmethod
     def encode(self, rows: Mapping[str, list[Any]], processor: Any) -> dict[str, list[Any]]:
