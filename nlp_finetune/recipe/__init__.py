@@ -5,10 +5,11 @@
 
 from nlp_finetune.recipe.adapters import Lora
 from nlp_finetune.recipe.finding import FILE_ENDINGS, find, names_a_file, shipped
+from nlp_finetune.recipe.learning import Loss, Optim
 from nlp_finetune.recipe.loading import Loaded, load
 from nlp_finetune.recipe.reference import json_schema, reference_markdown
 from nlp_finetune.recipe.resolved import differences, headline, to_yaml
-from nlp_finetune.recipe.schema import Data, Loss, Model, Optim, Recipe, TaskOptions, Train
+from nlp_finetune.recipe.schema import Data, Model, Recipe, TaskOptions, Train
 
 __all__ = [
     "FILE_ENDINGS",

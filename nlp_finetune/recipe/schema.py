@@ -1,6 +1,6 @@
 """The sections of a recipe: every key, its type, its default and its meaning. Defaults stand only here.
 
-`section.py` is their base; the section of adapters is `adapters.py`.
+`section.py` is their base; `adapters.py` holds the section `lora`, `learning.py` the sections `loss` and `optim`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from pydantic import Field, SerializeAsAny, SkipValidation
 
 from nlp_finetune.recipe.adapters import Lora
 from nlp_finetune.recipe.finding import names_a_file
+from nlp_finetune.recipe.learning import Loss, Optim
 from nlp_finetune.recipe.section import (
     BelowOne,
     Conflict,
     Count,
-    NotNegative,
     OpenFraction,
     Positive,
     Section,
@@ -109,50 +109,6 @@ class Data(Section):
         if self.source is None and not names_a_file(self.train):
             return [("source", f"needed, because data.train ({self.train}) is a split and not a file")]
         return []
-
-
-class Loss(Section):
-    """What training minimises."""
-
-    name: Literal["auto", "cross_entropy", "bce", "mse", "huber", "focal"] = Field(
-        default="auto", description="The loss; `auto` takes the task's default for the labels it finds."
-    )
-    label_smoothing: BelowOne = Field(
-        default=0.0, description="Probability moved from the true class to all classes; for cross_entropy."
-    )
-    gamma: NotNegative = Field(default=2.0, description="How strongly easy rows are played down; for focal.")
-
-    def conflicts(self) -> list[Conflict]:
-        return self._unused(self.name, {"label_smoothing": ("cross_entropy",), "gamma": ("focal",)})
-
-
-class Optim(Section):
-    """How weights move."""
-
-    name: Literal["adamw", "adam", "rmsprop", "sgd"] = Field(default="adamw", description="The optimizer.")
-    learning_rate: Positive = Field(default=2e-5, description="Peak learning rate, reached after the warm-up.")
-    weight_decay: NotNegative = Field(default=0.01, description="Weight decay of matrices; biases and norms have none.")
-    schedule: Literal["linear", "cosine", "constant"] = Field(
-        default="linear", description="Course of the learning rate after the warm-up: down to 0, or constant."
-    )
-    warmup: Annotated[int, Field(ge=0)] | BelowOne = Field(
-        default=0.06,
-        description="Length of the warm-up: below 1 a share of all optimizer steps, else a number of steps.",
-    )
-    max_grad_norm: NotNegative | None = Field(
-        default=1.0, description="Gradients with a larger norm are scaled down to it; null or 0 is off."
-    )
-    momentum: BelowOne = Field(default=0.0, description="Momentum; for sgd and rmsprop.")
-    beta1: BelowOne = Field(default=0.9, description="Decay of the mean of gradients; for adamw and adam.")
-    beta2: BelowOne = Field(default=0.999, description="Decay of the mean of squared gradients; for adamw and adam.")
-    epsilon: Positive = Field(
-        default=1e-8, description="Added to the denominator for stability; for adamw, adam and rmsprop."
-    )
-
-    def conflicts(self) -> list[Conflict]:
-        adam = ("adamw", "adam")
-        momentum, epsilon = ("sgd", "rmsprop"), (*adam, "rmsprop")
-        return self._unused(self.name, {"momentum": momentum, "beta1": adam, "beta2": adam, "epsilon": epsilon})
 
 
 class Train(Section):
