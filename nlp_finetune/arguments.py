@@ -81,7 +81,14 @@ def check_extra(recipe: Recipe) -> None:
 
 
 def training_arguments(
-    recipe: Recipe, *, output_dir: Path, steps: int, micro_batch_size: int, micro_batches: int, precision: str
+    recipe: Recipe,
+    *,
+    output_dir: Path,
+    steps: int,
+    micro_batch_size: int,
+    micro_batches: int,
+    precision: str,
+    workers: int,
 ) -> TrainingArguments:
     """The arguments of both engines.
 
@@ -104,7 +111,7 @@ def training_arguments(
         "bf16": precision == "bf16",
         "fp16": precision == "fp16",
         "use_cpu": not torch.accelerator.is_available(),
-        "dataloader_num_workers": recipe.train.workers,
+        "dataloader_num_workers": workers,
         # Parameters without a gradient are found and frozen before the wrap, so DDP need not search.
         "ddp_find_unused_parameters": False,
         "eval_strategy": "no",

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 _PREPROCESSING = 1
 """Version of tokenization; part of the cache's name, so raise it when `encode` of any task changes."""
+_MOST_WORKERS = 8
 _EVAL_ROWS, _EVAL_TOKENS = 64, 16_384
 """Most rows and tokens of an evaluation batch whose size is left to us."""
 
@@ -91,6 +92,7 @@ def prepare(recipe: Recipe, runtime: Runtime, *, tell: Callable[[str], None] = s
     _check_choices(recipe, task, runtime)
     config = load_config(checkpoint, overrides=task.config_overrides(), edits=recipe.model.config)
     task.check_config(config)
+    task.check_format(recipe.model.save_format, config)
     processor = task.processor(
         checkpoint, tokenizer=recipe.model.tokenizer, rows=rows["train"], config=config, say=tell
     )
@@ -203,7 +205,7 @@ def build(prepared: Prepared, folder: RunFolder, runtime: Runtime, stop: StopReq
     precision = choose_precision(train.precision, runtime.device, say)
     micro_batches = choose_micro_batches(
         train.micro_batch_size, model, lengths, batch_size=prepared.batch_size, runtime=runtime, precision=precision,
-        collate=collate, rows=rows, objective=objective, say=say,
+        collate=collate, rows=rows, objective=objective, inputs=task.probe_inputs(processor), say=say,
     )  # fmt: skip
     if runtime.processes > 1:
         freeze_unused(model, collate([rows[0], rows[len(rows) - 1]]), objective, runtime.device, say)
@@ -223,6 +225,7 @@ def build(prepared: Prepared, folder: RunFolder, runtime: Runtime, stop: StopReq
             micro_batch_size=-(-plan.batch_size // (micro_batches * runtime.processes)),
             micro_batches=micro_batches,
             precision=precision,
+            workers=loading_workers(prepared, runtime),
         ),
         train=rows,
         collate=collate,
@@ -271,9 +274,24 @@ def eval_batch_size(prepared: Prepared) -> int:
     return max(1, min(_EVAL_ROWS, _EVAL_TOKENS // int(longest)))
 
 
+def loading_workers(prepared: Prepared, runtime: Runtime) -> int:
+    """Processes that load data; `auto` takes this process's share of the cores for images, which are decoded."""
+    asked = prepared.recipe.train.workers
+    if asked != "auto":
+        return asked
+    return min(_MOST_WORKERS, runtime.cores) if prepared.task.images else 0
+
+
+def scorer(prepared: Prepared, model: Any, runtime: Runtime) -> inference.Model:
+    """The model as `inference` runs it on the rows of this run."""
+    return inference.Model(
+        prepared.task, model, prepared.processor, runtime, eval_batch_size(prepared), loading_workers(prepared, runtime)
+    )
+
+
 def _score(prepared: Prepared, model: Any, *, objective: Any, runtime: Runtime) -> dict[str, float]:
     """Metrics of the model on the validation rows."""
     task, rows = prepared.task, prepared.rows["validation"]
-    loaded = inference.Model(task, model, prepared.processor, runtime, eval_batch_size(prepared))
+    loaded = scorer(prepared, model, runtime)
     output = loaded.run(rows, encoded=prepared.encoded["validation"], objective=objective)
     return {"loss": output.loss or 0.0, **task.metrics(output.predictions, rows)}

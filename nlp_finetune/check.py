@@ -46,6 +46,8 @@ class DataReport:
     findings: list[checks.Finding]
     baselines: dict[str, dict[str, dict[str, float]]]
     example: list[str]
+    example_option: str
+    details: dict[str, dict[str, str]]
     cuts_long_rows: bool
 
     def sections(self) -> list[Section]:
@@ -55,7 +57,9 @@ class DataReport:
         ]
         parts += [self._balance_section()] if self.balance["train"] else []
         rows = [(s, *map(str, r.percentiles.values()), str(r.longest), self._cut(r)) for s, r in self.lengths.items()]
-        parts.append(Section("Lengths in tokens", ("split", "50%", "75%", "90%", "95%", "99%", "longest", ""), rows))
+        header = ("split", "50%", "75%", "90%", "95%", "99%", "longest", "")
+        parts += [Section("Lengths in tokens", header, rows)] if rows else []
+        parts += [Section(title, ("", ""), list(pairs.items())) for title, pairs in self.details.items()]
         found = [(str(f.level), f.message) for f in self.findings if f.code not in _HAS_A_TABLE]
         found = found or [("ok", "nothing found")]
         parts.append(Section("Findings", ("level", "what"), found))
@@ -101,6 +105,8 @@ class DataReport:
             "findings": [{"level": f.level, "code": f.code, "message": f.message} for f in self.findings],
             "baselines": self.baselines,
             "example": self.example,
+            "example_option": self.example_option,
+            "details": self.details,
         }
 
 
@@ -111,7 +117,7 @@ def data_report(prepared: Prepared, *, strict: bool = False, tell: Callable[[str
     """
     task, rows = prepared.task, prepared.rows
     texts = {name: _texts(prepared, data) for name, data in rows.items()}
-    measured = {name: _lengths(prepared, data) for name, data in rows.items()}
+    measured = {} if task.images else {name: _lengths(prepared, data) for name, data in rows.items()}
     report = DataReport(
         splits={name: len(data) for name, data in rows.items()},
         origins={name: prepared.loaded.origins.get(name, "held out of train") for name in rows},
@@ -122,10 +128,13 @@ def data_report(prepared: Prepared, *, strict: bool = False, tell: Callable[[str
             lengths=measured if task.cuts_long_rows else None,
             length_keys=[f"task.{key}" for key in task.length_options],
             separator=task.label_separator,
+            unit="image" if task.images else "text",
         )
         + task.findings(rows),
         baselines=_baselines(prepared),
         example=_example(task, rows["train"]),
+        example_option="--image" if task.images else "--text",
+        details=task.details(rows, prepared.processor),
         cuts_long_rows=task.cuts_long_rows,
     )
     tell("rows: " + ", ".join(f"{name} {count:,}" for name, count in report.splits.items()))
@@ -244,7 +253,14 @@ def plan_report(prepared: Prepared, runtime: Runtime) -> PlanReport:
     marks = [(f"{share}%", min(steps - 1, round(share / 100 * steps))) for share in (0, 25, 50, 75, 100)]
     longest = max(prepared.encoded["train"]["length"])
     per_process = -(-prepared.batch_size // runtime.processes)
-    memory = summary.estimate_memory(model, rows=per_process, tokens=longest, optimizer_states=2, precision="fp32")
+    memory = summary.estimate_memory(
+        model,
+        rows=per_process,
+        tokens=longest,
+        optimizer_states=2,
+        precision="fp32",
+        inputs=prepared.task.probe_inputs(prepared.processor),
+    )
     facts = [
         ("task", f"{recipe.task.name}, metric {prepared.metric}"),
         ("checkpoint", f"{prepared.checkpoint.given} ({prepared.checkpoint.kind}), {type(model).__name__}"),
@@ -257,6 +273,9 @@ def plan_report(prepared: Prepared, runtime: Runtime) -> PlanReport:
         ("engine", f"{train.engine} on {runtime.processes} process(es), {runtime.threads} threads each"),
         *adapter,
     ]
+    if prepared.task.couples_rows is not None:
+        why = f"{prepared.task.couples_rows}: results depend on the micro batch and on the number of processes"
+        facts.append(("coupled rows", why))
     return PlanReport(
         facts=facts,
         learning_rates=[(at, str(step), f"{optim.learning_rate * factor(step):.3g}") for at, step in marks],

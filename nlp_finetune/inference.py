@@ -83,12 +83,6 @@ def _column(encoded: Dataset, name: str) -> Sequence[Any]:
     return column
 
 
-def _take(encoded: Dataset, positions: Sequence[int]) -> list[dict[str, Any]]:
-    """Encoded rows at some positions; one read for all of them."""
-    columns = encoded[list(positions)]
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-
-
 def run_model(
     model: torch.nn.Module,
     encoded: Dataset,
@@ -104,23 +98,24 @@ def run_model(
     count_items: Callable[[Batch], int],
     batch_size: int,
     runtime: Runtime,
+    workers: int = 0,
 ) -> Output:
     """Run a model over encoded rows and gather one prediction per canonical row on every process.
 
-    `rows` is the number of canonical rows. `objective` gives the loss where labels are known.
+    `rows` is the number of canonical rows. `objective` gives the loss where labels are known. `workers`
+    processes read the rows and change them.
     """
     import torch
 
-    bar = _my_batches(_column(encoded, "length"), batch_size, runtime, most_tokens=_most_tokens(model))
+    mine = _my_batches(_column(encoded, "length"), batch_size, runtime, most_tokens=_most_tokens(model))
+    batches = _loader(encoded, mine, collate, transform, workers)
     found: list[tuple[int, Any]] = []
     loss_sum, items = 0.0, 0
     was_training = model.training
     model.eval()
     with torch.inference_mode():
         one = torch.ones((), device=runtime.device)
-        for positions in bar:
-            taken = _take(encoded, positions.tolist())
-            batch = collate(drawing.apply(transform, taken, positions.tolist(), seed=_SEED, epoch=0))
+        for positions, batch in zip(_bar(mine, runtime), batches, strict=True):
             batch = {k: v.to(runtime.device) if torch.is_tensor(v) else v for k, v in batch.items()}
             if objective is not None and has_labels(batch):
                 loss, outputs = objective(model, batch, one)
@@ -136,15 +131,39 @@ def run_model(
     return Output(merged, sum(part[1] for part in gathered) / total_items if total_items else None)
 
 
+def _loader(
+    encoded: Dataset,
+    batches: Sequence[np.ndarray],
+    collate: Callable[[Sequence[Mapping[str, Any]]], Batch],
+    transform: drawing.Transform | None,
+    workers: int,
+) -> Iterable[Batch]:
+    """Collated batches of rows at these positions, which leaves torch's global random state alone."""
+    import torch
+    from torch.utils.data import DataLoader
+
+    return DataLoader(
+        drawing.DrawnRows(encoded, transform=transform, seed=_SEED),  # type: ignore[arg-type]  # by its methods
+        batch_sampler=[positions.tolist() for positions in batches],
+        collate_fn=collate,
+        num_workers=workers if len(batches) > 1 else 0,
+        generator=torch.Generator(),
+    )
+
+
 def _my_batches(
     lengths: Sequence[int], batch_size: int, runtime: Runtime, *, most_tokens: int | None = None
-) -> Iterable[np.ndarray]:
-    """This process's share of all batches, the longest rows first, under a progress bar."""
+) -> list[np.ndarray]:
+    """This process's share of all batches, the longest rows first."""
+    return by_length(lengths, batch_size, most_tokens=most_tokens)[runtime.rank :: runtime.processes]
+
+
+def _bar(batches: Sequence[np.ndarray], runtime: Runtime) -> Iterable[np.ndarray]:
+    """The batches under a progress bar, where there are many."""
     from tqdm import tqdm
 
-    mine = by_length(lengths, batch_size, most_tokens=most_tokens)[runtime.rank :: runtime.processes]
-    disable = not runtime.is_main or len(mine) < _BAR_FROM_BATCHES
-    bar: Iterable[np.ndarray] = tqdm(mine, desc="predict", unit="batch", leave=False, disable=disable)
+    disable = not runtime.is_main or len(batches) < _BAR_FROM_BATCHES
+    bar: Iterable[np.ndarray] = tqdm(batches, desc="predict", unit="batch", leave=False, disable=disable)
     return bar
 
 
@@ -178,6 +197,7 @@ class Model:
     processor: Any
     runtime: Runtime
     batch_size: int
+    workers: int = 0
 
     def run(self, rows: Dataset, *, encoded: Dataset | None = None, objective: Objective | None = None) -> Output:
         """Predictions for canonical rows, in their order."""
@@ -195,6 +215,7 @@ class Model:
             count_items=self.task.count_items,
             batch_size=self.batch_size,
             runtime=self.runtime,
+            workers=self.workers,
         )
 
     def answers(self, rows: Dataset) -> list[dict[str, Any]]:
@@ -212,7 +233,7 @@ class Model:
         found: list[tuple[int, Any]] = []
         self.model.eval()
         with torch.inference_mode():
-            for positions in _my_batches(lengths, self.batch_size, self.runtime):
+            for positions in _bar(_my_batches(lengths, self.batch_size, self.runtime), self.runtime):
                 found += zip(positions.tolist(), answer(positions.tolist()), strict=True)
         gathered = [pair for part in self.runtime.gather(found) for pair in part]
         return [one for _, one in sorted(gathered, key=lambda pair: pair[0])]
@@ -228,7 +249,7 @@ def metrics_with_interval(
     if metric in scores:
         low, high = bootstrap(task.resampled_metric(metric, predictions, rows), len(rows))
         scores[f"{metric}_ci95"] = [low, high]
-    return scores
+    return {**scores, **task.extra_scores(predictions, rows)}
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,11 @@ class Runtime:
     threads: int
 
     @property
+    def cores(self) -> int:
+        """This process's share of the cores, at least one."""
+        return max(1, available_cores() // self.local_processes)
+
+    @property
     def is_main(self) -> bool:
         """Whether this process writes logs, files and progress."""
         return self.rank == 0
@@ -139,9 +144,13 @@ def _thread_count(threads: int | str, local_processes: int, *, on_cpu: bool) -> 
     """Threads of this process. `accelerate launch` sets OMP_NUM_THREADS=1, which idles other cores."""
     if isinstance(threads, int):
         return threads
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = max(1, cores // local_processes)
+    count = max(1, available_cores() // local_processes)
     return count if on_cpu else min(count, 8)
+
+
+def available_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _show_downloads_only(*, on: bool) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from nlp_finetune import check, inference
 from nlp_finetune import runtime as processes
-from nlp_finetune.build import Built, Prepared, build, eval_batch_size, prepare
+from nlp_finetune.build import Built, Prepared, build, prepare, scorer
 from nlp_finetune.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, InputError, NlpFinetuneError, StoppedError
 from nlp_finetune.job import Result
 from nlp_finetune.models import adapters
@@ -184,8 +184,8 @@ def _finish(
     figures = _training_figures(prepared, built, runtime)
     weights, adapter_mb = runtime.on_main(lambda: _whole_weights(built.job.model, best, folder, prepared.processor))
     model = inference.load_weights(task, weights, runtime)
-    scorer = inference.Model(task, model, prepared.processor, runtime, eval_batch_size(prepared))
-    validation = scorer.run(
+    measured = scorer(prepared, model, runtime)
+    validation = measured.run(
         prepared.rows["validation"], encoded=prepared.encoded["validation"], objective=built.job.objective
     )
     task.tune(validation.predictions, prepared.rows["validation"])
@@ -200,7 +200,7 @@ def _finish(
     }
     metrics["best"]["value"] = metrics["validation"][prepared.metric]
     if "test" in prepared.rows:
-        test = scorer.run(prepared.rows["test"], encoded=prepared.encoded["test"], objective=built.job.objective)
+        test = measured.run(prepared.rows["test"], encoded=prepared.encoded["test"], objective=built.job.objective)
         metrics["test"] = _scores(prepared, test, "test")
     metrics["baselines"] = report.baselines
     metrics["train"] = figures if adapter_mb is None else {**figures, "adapter_mb": adapter_mb}
@@ -232,6 +232,7 @@ def _save_model(folder: RunFolder, weights: Path, prepared: Prepared) -> None:
     with replaced_folder(folder.model) as partial:
         shutil.copytree(weights, partial, dirs_exist_ok=True)
         prepared.processor.save_pretrained(partial)
+        prepared.task.saved(partial, prepared.recipe.model.save_format)
         write_json(partial / TASK_FILE, {"task": prepared.task.options.name, "facts": prepared.task.facts()})
 
 

@@ -39,6 +39,8 @@ __all__ = [
 ]
 
 Level = Literal["error", "warning", "note"]
+Unit = Literal["text", "image"]
+_ALIKE: dict[Unit, str] = {"text": "word for word", "image": "byte for byte"}
 
 _EXAMPLES = 3
 _NAMES_SHOWN = 5
@@ -98,20 +100,22 @@ def examine(
     lengths: Mapping[str, LengthReport] | None = None,
     length_keys: Sequence[str] = ("task.max_length", "task.on_long"),
     separator: str | None = None,
+    unit: Unit = "text",
 ) -> list[Finding]:
     """Check all splits, alone and against each other: findings in order, errors first.
 
     `splits` holds `train` and any of `validation` and `test`; `lengths` what `length_report` measured;
     `length_keys` are the recipe's keys for the longest input and, if there is one, for what becomes of longer
-    rows; `separator` divides the classes in the label of a multi-label row.
+    rows; `separator` divides the classes in the label of a multi-label row; `unit` says what a row is, for
+    messages: the texts of images are hashes of their files.
     """
     findings: list[Finding] = []
     for name, split in splits.items():
-        findings += _blank_rows(name, split) + _repetitions(name, split)
+        findings += _blank_rows(name, split) + _repetitions(name, split, unit)
     names = list(splits)
     pairs = [(first, second) for i, first in enumerate(names) for second in names[i + 1 :]]
     for first, second in pairs:
-        findings += _leaks(first, second, leakage(splits[first], splits[second]))
+        findings += _leaks(first, second, leakage(splits[first], splits[second]), unit)
     findings += _classes({name: balance(split.labels, separator=separator) for name, split in splits.items()})
     for name, report in (lengths or {}).items():
         findings.append(_length(name, report, *length_keys))
@@ -130,33 +134,33 @@ def _blank_rows(name: str, split: SplitTexts) -> list[Finding]:
     return [Finding("warning", "empty_text", message)]
 
 
-def _repetitions(name: str, split: SplitTexts) -> list[Finding]:
+def _repetitions(name: str, split: SplitTexts, unit: Unit) -> list[Finding]:
     rows = len(split.rows)
     if name == "train" and rows > 1 and len(split.groups) == 1 and not split.blank:
-        message = f"{name}: all {rows:,} rows hold the same text; is this the text column?"
+        message = f"{name}: all {rows:,} rows hold the same {unit}; is this the {unit} column?"
         return [Finding("error", "constant_text", message)]
     found = duplicates(split)
     findings = []
     if found.exact or found.normalised:
         message = (
-            f"{name}: {_occurrences(found, rows, 'repeat an earlier row')}; "
+            f"{name}: {_occurrences(found, rows, 'repeat an earlier row', unit)}; "
             "remove them unless they are meant to weigh more"
         )
         findings.append(Finding("note" if name == "train" else "warning", "duplicates", message))
     if found.conflicts:
         message = (
-            f"{name}: {_of(len(found.conflicts), rows)} share their text with a row of another label "
+            f"{name}: {_of(len(found.conflicts), rows)} share their {unit} with a row of another label "
             f"({_rows(found.conflicts)}); decide on one label or remove them"
         )
         findings.append(Finding("warning", "conflicting_labels", message))
     return findings
 
 
-def _leaks(first: str, second: str, found: Leakage) -> list[Finding]:
+def _leaks(first: str, second: str, found: Leakage, unit: Unit) -> list[Finding]:
     findings = []
     if found.exact or found.normalised:
         message = (
-            f"{second}: {_occurrences(found, found.rows, f'are also in {first}', f'{first} ')}; "
+            f"{second}: {_occurrences(found, found.rows, f'are also in {first}', unit, f'{first} ')}; "
             f"scores on them are not those of new data: remove them from {first}"
         )
         findings.append(Finding("warning", "leakage", message))
@@ -241,13 +245,13 @@ def _of(count: int, rows: int) -> str:
     return f"{count:,} of {rows:,} rows ({percent(count / rows)})"
 
 
-def _occurrences(found: Duplicates | Leakage, rows: int, verb: str, where: str = "") -> str:
+def _occurrences(found: Duplicates | Leakage, rows: int, verb: str, unit: Unit, where: str = "") -> str:
     """How many rows recur word for word, how many more once normalised, and examples."""
     folded = "but for case, width, spacing or punctuation"
     if not found.exact:
         return f"{_of(len(found.normalised), rows)} {verb}, {folded} ({_matches(found.normalised, where)})"
     more = f"; {len(found.normalised):,} more {folded}" if found.normalised else ""
-    return f"{_of(len(found.exact), rows)} {verb}, word for word{more} ({_matches(found.exact, where)})"
+    return f"{_of(len(found.exact), rows)} {verb}, {_ALIKE[unit]}{more} ({_matches(found.exact, where)})"
 
 
 def _matches(matches: Sequence[Match], where: str) -> str:

@@ -26,12 +26,14 @@ def choose_micro_batches(
     collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]],
     rows: Any,
     objective: Callable[..., Any],
+    inputs: Mapping[str, torch.Tensor] | None = None,
     say: Callable[[str], None],
 ) -> int:
     """Micro batches that each process runs in one optimizer step.
 
     `asked` is the most rows of one micro batch, or `auto`: estimated on a CPU, found by running the
-    longest rows on a GPU. The rows of an optimizer step stay `batch_size` in each case.
+    longest rows on a GPU. The rows of an optimizer step stay `batch_size` in each case. `inputs` are
+    those of a few rows where they are no token ids.
     """
     if batch_size < runtime.processes:
         raise InputError(
@@ -41,7 +43,7 @@ def choose_micro_batches(
     if asked != "auto":
         fits = int(asked)
     elif runtime.device.type == "cpu":
-        fits = _estimate(model, max(lengths), mine, runtime)
+        fits = _estimate(model, max(lengths), mine, runtime, inputs)
     else:
         fits = min(runtime.gather(_probe(model, lengths, mine, runtime, precision, collate, rows, objective)))
     micro_batches = math.ceil(mine / max(1, min(fits, mine)))
@@ -51,13 +53,15 @@ def choose_micro_batches(
     return min(micro_batches, batch_size // runtime.processes)
 
 
-def _estimate(model: torch.nn.Module, longest: int, rows: int, runtime: Runtime) -> int:
+def _estimate(
+    model: torch.nn.Module, longest: int, rows: int, runtime: Runtime, inputs: Mapping[str, torch.Tensor] | None
+) -> int:
     """Most rows whose activations fit into this process's share of free memory."""
     from nlp_finetune.models.summary import estimate_memory
 
     free = _free_memory() / runtime.local_processes
     while rows > 1:
-        need = estimate_memory(model, rows=rows, tokens=longest, optimizer_states=2, precision="fp32")
+        need = estimate_memory(model, rows=rows, tokens=longest, optimizer_states=2, precision="fp32", inputs=inputs)
         if sum(need.values()) <= _SHARE_OF_MEMORY * free:
             break
         rows //= 2
@@ -110,8 +114,10 @@ def _probe(
 def one_step(
     model: torch.nn.Module, batch: Mapping[str, Any], objective: Callable[..., Any], device: torch.device
 ) -> None:
-    """One forward and backward pass that leaves the global random state as it was."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    """One forward and backward pass that leaves the global random state and the model's buffers as they were."""
+    from nlp_finetune.models.summary import kept_buffers
+
+    with kept_buffers(model), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         moved = {name: v.to(device) if torch.is_tensor(v) else v for name, v in batch.items()}
         loss, _ = objective(model, moved, torch.ones((), device=device))
         loss.backward()

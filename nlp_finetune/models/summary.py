@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -79,12 +80,19 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
 
 
 def estimate_memory(
-    model: nn.Module, *, rows: int, tokens: int, optimizer_states: int, precision: str
+    model: nn.Module,
+    *,
+    rows: int,
+    tokens: int,
+    optimizer_states: int,
+    precision: str,
+    inputs: Mapping[str, torch.Tensor] | None = None,
 ) -> dict[str, int]:
     """Bytes that training takes at its peak, by what they are for; their sum is the whole.
 
     `rows` x `tokens` is the micro batch, `optimizer_states` the numbers kept per trained parameter
-    (2 for AdamW), `precision` one of fp32, bf16, fp16. For models that read token ids.
+    (2 for AdamW), `precision` one of fp32, bf16, fp16. A model that does not read token ids is given
+    `inputs` of a few rows instead, `[rows, ...]` each.
 
     One row runs forward through the base model, and what it keeps for the backward pass is counted
     and multiplied (of a model on the meta device, a copy with made-up weights); the backward pass's
@@ -96,7 +104,7 @@ def estimate_memory(
     """
     total, trained = count_parameters(model)
     half = precision in ("bf16", "fp16")
-    kept = rows * (_kept_by_one_row(model, tokens) + tokens * logits_bytes(model))
+    kept = rows * (_kept_by_one_row(model, tokens, inputs) + tokens * logits_bytes(model))
     largest = max((p.numel() * 4 for p in model.parameters() if p.requires_grad), default=0)
     return {
         # Autocast keeps a second copy of the matrices in half precision.
@@ -107,7 +115,21 @@ def estimate_memory(
     }
 
 
-def _kept_by_one_row(model: nn.Module, tokens: int) -> int:
+@contextmanager
+def kept_buffers(model: nn.Module) -> Iterator[None]:
+    """Put a model's buffers back after a trial run, which moves BatchNorm's statistics."""
+    import torch
+
+    before = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                buffer.copy_(before[name])
+
+
+def _kept_by_one_row(model: nn.Module, tokens: int, given: Mapping[str, torch.Tensor] | None = None) -> int:
     """Bytes that the base model keeps for the backward pass of one row."""
     import torch
 
@@ -124,15 +146,22 @@ def _kept_by_one_row(model: nn.Module, tokens: int) -> int:
         return tensor
 
     inputs = {"input_ids": torch.ones(1, tokens, dtype=torch.long, device=device)}
-    inputs["attention_mask"] = inputs["input_ids"].clone()
-    # With a row that is all there, attention would skip the mask and keep less.
-    inputs["attention_mask"][0, -1] = 0
-    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+    if given is not None:
+        base, inputs = model, {name: tensor.to(device) for name, tensor in given.items()}
+    else:
+        inputs["attention_mask"] = inputs["input_ids"].clone()
+        # With a row that is all there, attention would skip the mask and keep less.
+        inputs["attention_mask"][0, -1] = 0
+    if given is None and getattr(getattr(model, "config", None), "is_encoder_decoder", False):
         inputs["decoder_input_ids"] = inputs["input_ids"]
     modes = [(module, module.training) for module in base.modules()]
     devices = [device] if device.type == "cuda" else []
     # Dropout draws numbers; the run that follows must not notice.
-    with torch.random.fork_rng(devices=devices), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+    with (
+        kept_buffers(model),
+        torch.random.fork_rng(devices=devices),
+        torch.autograd.graph.saved_tensors_hooks(count, lambda t: t),
+    ):
         try:
             base.train()(**inputs)
         except (RuntimeError, TypeError, ValueError, LookupError):
@@ -143,7 +172,8 @@ def _kept_by_one_row(model: nn.Module, tokens: int) -> int:
         finally:
             for module, mode in modes:  # frozen parts may be in evaluation mode while others are not
                 module.training = mode
-    return sum(storage.nbytes() for storage in kept.values())
+    rows = len(next(iter(inputs.values())))
+    return sum(storage.nbytes() for storage in kept.values()) // rows
 
 
 def _materialised(model: nn.Module) -> nn.Module:

@@ -61,6 +61,10 @@ class Model(Section):
         default=None,
         description="Activation function of the backbone, such as `relu`; null leaves the checkpoint's.",
     )
+    save_format: Literal["auto", "transformers", "timm"] = Field(
+        default="auto",
+        description="Format of `model/`; timm is for image models, `auto` is transformers' where that can hold it.",
+    )
 
 
 class Data(Section):
@@ -163,8 +167,9 @@ class Train(Section):
     resume: Literal["auto", "never"] = Field(
         default="auto", description="Whether an unfinished run in the same output folder is gone on with."
     )
-    workers: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="Processes that load data; 0 loads in the main process."
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        default="auto",
+        description="Processes that load data; 0 loads in the main one, and so does `auto` except for images.",
     )
     bucket: bool = Field(default=True, description="Whether rows of like length share a batch, which saves padding.")
     extra: dict[str, Any] = Field(

@@ -29,6 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+from nlp_finetune.errors import InputError
 from nlp_finetune.recipe.schema import TaskOptions as TaskOptions
 
 if TYPE_CHECKING:
@@ -144,6 +145,14 @@ class BaseTask(ABC):
         """What `check` reports about the splits beyond what all tasks have in common; nothing by default."""
         return []
 
+    def details(self, rows: Mapping[str, Dataset], processor: Any) -> dict[str, dict[str, str]]:
+        """Tables that `check` shows besides: title to what and value; none by default."""
+        return {}
+
+    def unusable(self, data: Dataset) -> dict[int, str]:
+        """Positions of rows of new data that `inputs` can't read, and why, beyond empty cells; none by default."""
+        return {}
+
     # -- model --------------------------------------------------------------------------------
 
     auto_class: ClassVar[str]
@@ -177,6 +186,18 @@ class BaseTask(ABC):
         from nlp_finetune.models.tokenizer import content
 
         return content(processor)
+
+    def probe_inputs(self, processor: Any) -> dict[str, torch.Tensor] | None:
+        """Model inputs of a few rows, to estimate memory with; None for a model that reads token ids."""
+        return None
+
+    def check_format(self, save_format: str, config: Any) -> None:
+        """Raise `InputError` where `model.save_format` can't hold a model of this configuration."""
+        if save_format == "timm":
+            raise InputError("model.save_format timm: for image models only; leave it at auto.")
+
+    def saved(self, folder: Path, save_format: str) -> None:  # noqa: B027  optional
+        """Turn the files of a saved model into `model.save_format`, in place; by default there is one format."""
 
     @abstractmethod
     def encode(self, rows: Mapping[str, list[Any]], processor: Any) -> dict[str, list[Any]]:
@@ -255,6 +276,10 @@ class BaseTask(ABC):
 
     def encoded_baselines(self, encoded: Mapping[str, Dataset]) -> dict[str, dict[str, dict[str, float]]]:
         """The same for rivals that learn from model inputs (token counts, say); none by default."""
+        return {}
+
+    def extra_scores(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, Any]:
+        """What belongs beside the metrics and is no number (a confusion matrix), as plain JSON; none by default."""
         return {}
 
     @abstractmethod
