@@ -34,7 +34,8 @@ from nlp_finetune.models.loading import load_config, load_model
 from nlp_finetune.recipe import Recipe
 from nlp_finetune.runs.folder import RunFolder
 from nlp_finetune.runs.recording import Stopwatch
-from nlp_finetune.runtime import Runtime, StopRequest, say
+from nlp_finetune.runtime import Runtime, say
+from nlp_finetune.stopping import StopRequest
 from nlp_finetune.tasks import base
 
 if TYPE_CHECKING:

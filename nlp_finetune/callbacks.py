@@ -8,8 +8,10 @@ from nlp_finetune.data.batching import BatchPlan
 from nlp_finetune.learning.flow import EarlyStopping, FiniteLoss, Flow, RankSeed, StopOnRequest
 from nlp_finetune.recipe import Train
 from nlp_finetune.runs.folder import RunFolder
-from nlp_finetune.runs.recording import BestWeights, Checkpoints, History, Progress, Stopwatch
-from nlp_finetune.runtime import Runtime, StopRequest, say
+from nlp_finetune.runs.recording import History, Progress, Stopwatch
+from nlp_finetune.runs.saving import BestWeights, Checkpoints
+from nlp_finetune.runtime import Runtime, say
+from nlp_finetune.stopping import StopRequest
 
 _LOWER_IS_BETTER = {"loss", "rmse", "mae", "perplexity"}
 

@@ -1,4 +1,4 @@
-"""The process a run lives in: ranks, threads, seed, log, signals, and what the machine is.
+"""The process a run lives in: ranks, threads, seed, log, and what the machine is.
 
 `start` is called once, first thing, by every verb that computes; nothing else in the package reads
 the launcher's environment variables. torch is imported inside functions: importing this module is
@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nlp_finetune.errors import InputError, NlpFinetuneError
@@ -224,33 +223,6 @@ def set_up_log(*, quiet: bool = False) -> None:
 def say(line: str) -> None:
     """Tell the user what was decided and why (main process only)."""
     logger.info(line)
-
-
-class StopRequest:
-    """Remembers that a signal asked training to stop; a second Ctrl-C stops at once.
-
-    Use as a context manager: the previous handlers come back at its end.
-    """
-
-    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-
-    def __init__(self) -> None:
-        self.signal_name: str | None = None
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> StopRequest:
-        for number in self.SIGNALS:
-            self._previous[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self.signal_name is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.signal_name = signal.Signals(number).name
 
 
 def environment() -> dict[str, Any]:

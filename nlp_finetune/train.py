@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,18 +10,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from nlp_finetune import check, inference
+from nlp_finetune import check
 from nlp_finetune import runtime as processes
-from nlp_finetune.build import Built, Prepared, build, prepare, scorer
-from nlp_finetune.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, InputError, NlpFinetuneError, StoppedError
+from nlp_finetune.build import Built, build, prepare
+from nlp_finetune.errors import EXIT_FAILED, EXIT_STOPPED, InputError, NlpFinetuneError, StoppedError
+from nlp_finetune.finishing import finish
 from nlp_finetune.job import Result
-from nlp_finetune.models import adapters
 from nlp_finetune.recipe import Recipe, differences, load, to_yaml
 from nlp_finetune.runs import checkpoints
 from nlp_finetune.runs.destination import Destination
-from nlp_finetune.runs.folder import TASK_FILE, RunFolder, read_json, replaced_folder, write_json, write_text
+from nlp_finetune.runs.folder import RunFolder, read_json, write_json, write_text
 from nlp_finetune.runs.publishing import preflight, publish
-from nlp_finetune.runtime import Runtime, StopRequest, say
+from nlp_finetune.runtime import Runtime, say
+from nlp_finetune.stopping import StopRequest
 from nlp_finetune.tasks import base
 
 
@@ -57,7 +57,7 @@ def train(recipe: Recipe, *, strict: bool = False) -> Result:
         if built.flow.interrupted:
             raise StoppedError(_stopped_message(folder, built.flow.step, stop.signal_name))
     with _status(folder, runtime, built):
-        metrics = _finish(prepared, built, folder, best_step, report, runtime)
+        metrics = finish(prepared, built, folder, best_step, report, runtime)
     if destination is not None and runtime.is_main:
         again = f"nlp-finetune push {shlex.quote(str(folder))} {shlex.join(destination.options())}"
         say(f"pushed: {publish(folder, destination, again=again, say=say).url}")
@@ -168,100 +168,6 @@ def _engine(name: str) -> Any:
     else:
         from nlp_finetune.engines.loop import fit
     return fit
-
-
-def _finish(
-    prepared: Prepared,
-    built: Built,
-    folder: RunFolder,
-    best_step: int,
-    report: check.DataReport,
-    runtime: Runtime,
-) -> dict[str, Any]:
-    """Save the best weights as `model/`, load them back from disk, and measure those."""
-    task = prepared.task
-    best = checkpoints.best_folder(folder.checkpoints, best_step)
-    figures = _training_figures(prepared, built, runtime)
-    weights, adapter_mb = runtime.on_main(lambda: _whole_weights(built.job.model, best, folder, prepared.processor))
-    model = inference.load_weights(task, weights, runtime)
-    measured = scorer(prepared, model, runtime)
-    validation = measured.run(
-        prepared.rows["validation"], encoded=prepared.encoded["validation"], objective=built.job.objective
-    )
-    task.tune(validation.predictions, prepared.rows["validation"])
-    runtime.on_main(lambda: _save_model(folder, weights, prepared))
-    metrics: dict[str, Any] = {
-        "best": {
-            "step": best_step,
-            "epoch": round(built.job.batches.epoch_at(best_step), 4),
-            "metric": prepared.metric,
-        },
-        "validation": _scores(prepared, validation, "validation"),
-    }
-    metrics["best"]["value"] = metrics["validation"][prepared.metric]
-    if "test" in prepared.rows:
-        test = measured.run(prepared.rows["test"], encoded=prepared.encoded["test"], objective=built.job.objective)
-        metrics["test"] = _scores(prepared, test, "test")
-    metrics["baselines"] = report.baselines
-    metrics["train"] = figures if adapter_mb is None else {**figures, "adapter_mb": adapter_mb}
-    if runtime.is_main:
-        write_json(folder.metrics, metrics)
-        folder.set_status("finished", exit_code=EXIT_DONE, reason="", step=built.flow.step)
-        shutil.rmtree(best, ignore_errors=True)
-    runtime.barrier()
-    return metrics
-
-
-def _whole_weights(model: Any, best: Path, folder: RunFolder, processor: Any) -> tuple[Path, float | None]:
-    """Folder of a whole model with the best weights, and the size of its adapter in MB if it has one.
-
-    An adapter is saved as `adapter/`, and then merged into the model.
-    """
-    if not adapters.is_adapted(model):
-        return best, None
-    adapters.load(model, best)
-    with replaced_folder(folder.adapter) as partial:
-        adapters.export(model, partial)
-        processor.save_pretrained(partial)
-    merged = best / "merged"
-    adapters.merge(model).save_pretrained(merged)
-    return merged, round((folder.adapter / adapters.WEIGHTS).stat().st_size / 2**20, 3)
-
-
-def _save_model(folder: RunFolder, weights: Path, prepared: Prepared) -> None:
-    with replaced_folder(folder.model) as partial:
-        shutil.copytree(weights, partial, dirs_exist_ok=True)
-        prepared.processor.save_pretrained(partial)
-        prepared.task.saved(partial, prepared.recipe.model.save_format)
-        write_json(partial / TASK_FILE, {"task": prepared.task.options.name, "facts": prepared.task.facts()})
-
-
-def _scores(prepared: Prepared, output: inference.Output, split: str) -> dict[str, Any]:
-    scores = inference.metrics_with_interval(
-        prepared.task, output.predictions, prepared.rows[split], metric=prepared.metric
-    )
-    return {"loss": output.loss, **scores}
-
-
-def _training_figures(prepared: Prepared, built: Built, runtime: Runtime) -> dict[str, Any]:
-    """How fast and how big the run was; seconds are those of training steps alone."""
-    from nlp_finetune.models.summary import count_parameters
-
-    plan, steps, seconds = built.job.batches, built.flow.step, built.stopwatch.seconds
-    tokens = sum(int(plan.lengths[i]) for step in range(steps) for i in plan.global_batch(step))
-    total, trainable = count_parameters(built.job.model)
-    return {
-        "samples_per_second": round(steps * plan.batch_size / seconds, 2) if seconds else None,
-        "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
-        "padding_fraction": round(plan.padding_fraction(steps), 4),
-        "peak_memory_mb": round(max(runtime.gather(processes.peak_memory_mb(runtime.device))), 1),
-        "seconds": round(seconds, 2),
-        "steps": steps,
-        "trainable_parameters": trainable,
-        "total_parameters": total,
-        "engine": prepared.recipe.train.engine,
-        "precision": built.precision,
-    }
 
 
 def _stopped_message(folder: RunFolder, step: int, signal_name: str | None) -> str:

@@ -9,14 +9,14 @@ import pytest
 
 LAYERS = (
     ("cli", "__main__"),
-    ("check", "train", "search", "repeat"),
+    ("check", "train", "finishing", "search", "repeat"),
     ("reports", "deploy"),
     ("build", "arguments", "callbacks"),
     ("engines", "inference"),
     ("tasks",),
     ("runs", "data", "models", "learning", "augment", "metrics"),
     ("recipe",),
-    ("job", "runtime", "torchvision_guard"),
+    ("job", "runtime", "stopping", "torchvision_guard"),
     ("errors", "__init__"),
 )
 """From top to bottom; a module may import its own layer and those below."""

@@ -20,7 +20,7 @@ class Flow(TrainerCallback):  # type: ignore[misc]
     """Sets when to log, evaluate and save, in optimizer steps and epochs of the batch plan.
 
     Comes first among the callbacks. `save_due` is ours and not `control.should_save`, because
-    checkpoints are written by `runs.recording.Checkpoints` and not by the Trainer.
+    checkpoints are written by `runs.saving.Checkpoints` and not by the Trainer.
     """
 
     def __init__(self, plan: BatchPlan, *, log_every: int, eval_every: Every, save_every: Every | None) -> None:
