@@ -30,7 +30,7 @@ from nlp_finetune.learning.optimizers import make_optimizer, make_scheduler
 from nlp_finetune.learning.precision import choose_precision
 from nlp_finetune.models import adapters
 from nlp_finetune.models import checkpoint as checkpoints
-from nlp_finetune.models.loading import load_config, load_model
+from nlp_finetune.models.loading import check_family, load_config, load_model
 from nlp_finetune.recipe import Recipe
 from nlp_finetune.runs.folder import RunFolder
 from nlp_finetune.runs.recording import Stopwatch
@@ -85,6 +85,10 @@ def prepare(recipe: Recipe, runtime: Runtime, *, tell: Callable[[str], None] = s
     check_extra(recipe)
     checkpoint = checkpoints.resolve(recipe.model.checkpoint, revision=recipe.model.revision)
     task = base.find(recipe.task.name)(recipe.task)
+    # A family that can't do the task is refused before any data are fetched.
+    plain = load_config(checkpoint, overrides={}, edits=recipe.model.config)
+    check_family(plain, auto_class=task.auto_class)
+    task.check_config(plain)
     with runtime.main_first():
         loaded = _load_data(recipe, task)
     for note in loaded.notes:
@@ -92,7 +96,6 @@ def prepare(recipe: Recipe, runtime: Runtime, *, tell: Callable[[str], None] = s
     rows = _split(recipe, task.prepare(loaded.splits, tell), task, tell)
     _check_choices(recipe, task, runtime)
     config = load_config(checkpoint, overrides=task.config_overrides(), edits=recipe.model.config)
-    task.check_config(config)
     task.check_format(recipe.model.save_format, config)
     processor = task.processor(
         checkpoint, tokenizer=recipe.model.tokenizer, rows=rows["train"], config=config, say=tell

@@ -32,10 +32,7 @@ def from_texts(task: BaseTask, texts: list[str]) -> Dataset:
     """One data row from texts of the command line."""
     from datasets import Dataset
 
-    columns = task.input_columns()
-    if len(texts) != len(columns):
-        raise InputError(f"--text: this run takes {len(columns)} ({' and '.join(columns)}), not {len(texts)}.")
-    return Dataset.from_dict({**{name: [text] for name, text in zip(columns, texts, strict=True)}, ROW: [1]})
+    return Dataset.from_list([{**task.from_texts(texts), ROW: 1}])
 
 
 def without_bad_rows(task: BaseTask, data: Dataset) -> tuple[Dataset, list[tuple[int, str]]]:

@@ -35,6 +35,11 @@ def load_config(checkpoint: Checkpoint, *, overrides: Mapping[str, Any], edits: 
     return config
 
 
+def check_family(config: PretrainedConfig, *, auto_class: str) -> None:
+    """Raise `InputError` if the configuration's family has no model of this Auto class."""
+    weights.auto(auto_class, config)
+
+
 def load_model(
     checkpoint: Checkpoint,
     *,

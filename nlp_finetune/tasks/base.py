@@ -112,7 +112,7 @@ class BaseTask(ABC):
 
     @abstractmethod
     def input_columns(self) -> list[str]:
-        """Columns of raw data that `inputs` reads besides labels; `predict --text` gives one text each."""
+        """Columns of raw data that `inputs` reads besides labels."""
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
@@ -138,8 +138,18 @@ class BaseTask(ABC):
         return None
 
     def row_inputs(self, row: Mapping[str, Any]) -> list[str]:
-        """Texts of a canonical row, one for each of `input_columns`, for a command to paste."""
+        """Texts of a canonical row, as `from_texts` takes them, for a command to paste."""
         return [self.row_text(row)]
+
+    def from_texts(self, texts: Sequence[str]) -> dict[str, Any]:
+        """A raw data row made of the texts of `predict --text`, by default one for each of `input_columns`.
+
+        Raises `InputError` where their number does not fit.
+        """
+        columns = self.input_columns()
+        if len(texts) != len(columns):
+            raise InputError(f"--text: this run takes {len(columns)} ({' and '.join(columns)}), not {len(texts)}.")
+        return dict(zip(columns, texts, strict=True))
 
     def findings(self, rows: Mapping[str, Dataset]) -> list[Finding]:
         """What `check` reports about the splits beyond what all tasks have in common; nothing by default."""
@@ -197,7 +207,10 @@ class BaseTask(ABC):
             raise InputError("model.save_format timm: for image models only; leave it at auto.")
 
     def saved(self, folder: Path, save_format: str) -> None:  # noqa: B027  optional
-        """Turn the files of a saved model into `model.save_format`, in place; by default there is one format."""
+        """Turn the files of a saved model into `model.save_format`, in place, or add what other programs need.
+
+        By default there is one format and nothing to add.
+        """
 
     @abstractmethod
     def encode(self, rows: Mapping[str, list[Any]], processor: Any) -> dict[str, list[Any]]:

@@ -208,3 +208,11 @@ def test_help_and_verbs_are_listed(tmp_path: Path) -> None:
     done = run("--help", cwd=tmp_path)
     assert done.code == 0
     assert all(verb in done.stdout for verb in ("train", "check", "show", "list", "schema", "evaluate", "predict"))
+
+
+def test_a_family_without_the_head_is_refused_before_data_are_fetched(tmp_path: Path) -> None:
+    done = run(
+        "--recipe", "text_cls", "model.checkpoint=scratch:vits", "data.source=someone/not-reachable", cwd=tmp_path
+    )
+    assert done.code == 2
+    assert "has no AutoModelForSequenceClassification" in done.stderr

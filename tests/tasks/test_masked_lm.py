@@ -177,7 +177,7 @@ def test_a_text_without_a_mask_is_refused_by_its_row(finished: Path, tmp_path: P
 
 
 REFUSED = {
-    "a decoder": (["model.checkpoint=scratch:gpt2", "model.config={n_embd: 32}"], "GPT2Tokenizer. has no mask token"),
+    "a decoder": (["model.checkpoint=scratch:gpt2", "model.config={n_embd: 32}"], "gpt2 has no AutoModelForMaskedLM"),
     "nothing to hide": (["task.mask_probability=0.0"], "task.mask_probability"),
     "another mask": (["task.mask=words"], "task.mask.*whole_word"),
     "a missing column": (["task.text=body"], "task.text: no column 'body'"),
