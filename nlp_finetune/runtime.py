@@ -18,7 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from nlp_finetune.errors import InputError, NlpFinetuneError
+from nlp_finetune import strategy as strategies
+from nlp_finetune.errors import NlpFinetuneError
+from nlp_finetune.strategy import Strategy
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +39,8 @@ class Runtime:
     local_processes: int
     device: torch.device
     threads: int
+    strategy: Strategy = "single"
+    backend: str | None = None
 
     @property
     def cores(self) -> int:
@@ -47,6 +51,17 @@ class Runtime:
     def is_main(self) -> bool:
         """Whether this process writes logs, files and progress."""
         return self.rank == 0
+
+    @property
+    def described(self) -> str:
+        """Which strategy is in force, for the log."""
+        return strategies.describe(
+            self.strategy,
+            processes=self.processes,
+            machines=-(-self.processes // self.local_processes),
+            device=self.device.type,
+            backend=self.backend,
+        )
 
     def barrier(self) -> None:
         """Wait until all processes are here."""
@@ -99,7 +114,7 @@ class Runtime:
 def start(*, threads: int | str = "auto") -> Runtime:
     """Join the process group that the launcher announced, set threads, and quiet the libraries.
 
-    Raises `InputError` if the launcher announced several processes and they did not find each other.
+    Raises `InputError` if what the launcher asked for cannot be had here, or is not what came about.
     """
     _die_with_launcher()
     set_up_libraries()
@@ -107,6 +122,8 @@ def start(*, threads: int | str = "auto") -> Runtime:
 
     import torch  # isort: skip
 
+    strategy = strategies.asked(os.environ)
+    strategies.check_possible(strategy, os.environ, has_accelerator=torch.accelerator.is_available())
     if not torch.accelerator.is_available():
         # Without it torchrun on a CPU starts unconnected trainings (accelerate reads it once, at start).
         os.environ["ACCELERATE_USE_CPU"] = "true"
@@ -118,11 +135,7 @@ def start(*, threads: int | str = "auto") -> Runtime:
 
     state = PartialState(cpu=not torch.accelerator.is_available())
     announced = int(os.environ.get("WORLD_SIZE", "1"))
-    if announced != state.num_processes:
-        raise InputError(
-            f"The launcher announced {announced} processes, but only {state.num_processes} is connected. "
-            "Start with `accelerate launch --config_file accelerate_configs/ddp.yaml run.py ...` or torchrun."
-        )
+    strategies.check_in_force(strategy, announced=announced, connected=state.num_processes)
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))
     count = _thread_count(threads, local_processes, on_cpu=state.device.type == "cpu")
     torch.set_num_threads(count)
@@ -136,6 +149,8 @@ def start(*, threads: int | str = "auto") -> Runtime:
         local_processes=local_processes,
         device=state.device,
         threads=count,
+        strategy=strategy,
+        backend=state.backend,
     )
 
 

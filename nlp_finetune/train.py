@@ -39,6 +39,7 @@ def train(recipe: Recipe, *, strict: bool = False) -> Result:
             return Result(str(folder), read_json(folder.metrics), already_finished=True)
         recipe = _with_decisions(recipe, read_json(folder.decisions))
     runtime = processes.start(threads=recipe.train.threads)
+    say(runtime.described)
     destination = _destination(recipe)
     if destination is not None:
         # A token that cannot push stops the run in its first second, not after hours.
@@ -130,7 +131,7 @@ def _status(folder: RunFolder, runtime: Runtime, built: Built) -> Iterator[None]
 def _record_start(folder: RunFolder, recipe: Recipe, built: Built, report: check.DataReport, runtime: Runtime) -> None:
     """Write down what this run is, before its first step."""
     write_text(folder.recipe, to_yaml(recipe))
-    write_json(folder.environment, {**processes.environment(), "processes": runtime.processes})
+    write_json(folder.environment, {**processes.environment(), **_parallel(runtime)})
     write_json(
         folder.decisions,
         {
@@ -140,6 +141,10 @@ def _record_start(folder: RunFolder, recipe: Recipe, built: Built, report: check
         },
     )
     write_json(folder.check, report.as_json())
+
+
+def _parallel(runtime: Runtime) -> dict[str, Any]:
+    return {"processes": runtime.processes, "strategy": runtime.strategy, "backend": runtime.backend}
 
 
 def _fit(built: Built, folder: RunFolder, recipe: Recipe, runtime: Runtime) -> int:

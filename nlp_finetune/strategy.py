@@ -1,0 +1,105 @@
+"""How the processes of a run divide the work: what the launcher asked for, and whether it is in force.
+
+accelerate hands its configuration on as environment variables, and where something does not fit it
+takes the next best thing without a word: FSDP on a CPU becomes DDP, several CPU processes become
+one. Here that is an error.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from typing import Literal
+
+from nlp_finetune.errors import InputError
+
+Strategy = Literal["single", "ddp", "fsdp", "deepspeed"]
+"""`single`: one process. `ddp`: each process holds the whole model and a share of the rows. `fsdp`: so with
+a share of weights, gradients and optimizer too. `deepspeed`: the same by DeepSpeed's ZeRO."""
+
+_UNSUPPORTED = {
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "tensor, context or sequence parallelism (parallelism_config)",
+    "ACCELERATE_USE_SAGEMAKER": "SageMaker's own launcher",
+}
+_CONFIGURATIONS = "The configurations that work are in accelerate_configs/."
+
+
+def asked(environment: Mapping[str, str]) -> Strategy:
+    """The strategy that the launcher's variables ask for.
+
+    Raises `InputError` for one that no engine knows, and where a launcher asked for several processes
+    and started one.
+    """
+    for variable, name in _UNSUPPORTED.items():
+        if _is_on(environment, variable):
+            raise InputError(f"{name} was asked for, and neither engine supports it. {_CONFIGURATIONS}")
+    if _is_on(environment, "ACCELERATE_USE_DEEPSPEED"):
+        return "deepspeed"
+    if _is_on(environment, "ACCELERATE_USE_FSDP"):
+        if environment.get("FSDP_VERSION", "1") != "2":
+            raise InputError("FSDP version 1 was asked for; set `fsdp_version: 2`, as in accelerate_configs/fsdp.yaml.")
+        return "fsdp"
+    if "RANK" in environment:
+        return "ddp" if int(environment.get("WORLD_SIZE", "1")) > 1 else "single"
+    if "ACCELERATE_MIXED_PRECISION" in environment and "MASTER_ADDR" in environment:
+        # accelerate's launcher of single processes sets the address only where more than one was asked for.
+        raise InputError(
+            "accelerate was asked for several processes and started one: it hands `distributed_type: MULTI_CPU` and "
+            "`--cpu --num_processes N` to mpirun. Use `accelerate launch --config_file accelerate_configs/ddp.yaml "
+            "--num_processes N run.py ...`, which runs on CPUs too. (If this is one process, unset MASTER_ADDR.)"
+        )
+    return "single"
+
+
+def check_possible(strategy: Strategy, environment: Mapping[str, str], *, has_accelerator: bool) -> None:
+    """Raise `InputError` where this machine cannot run the strategy; called before processes connect."""
+    if not has_accelerator and _wants_gpu(environment):
+        raise InputError(
+            f"GPU {environment['CUDA_VISIBLE_DEVICES']} was asked for, and torch sees none here (nvidia-smi; "
+            "a CPU build of torch?). Use accelerate_configs/cpu.yaml."
+        )
+    if strategy == "fsdp" and not has_accelerator:
+        raise InputError(
+            "FSDP was asked for, but there is no accelerator here, and accelerate would run DDP instead. "
+            "Use accelerate_configs/ddp.yaml."
+        )
+    if strategy == "deepspeed":
+        if importlib.util.find_spec("deepspeed") is None:
+            raise InputError("DeepSpeed was asked for and is not installed: pip install deepspeed")
+        if not has_accelerator:
+            raise InputError(
+                "DeepSpeed was asked for, but there is no accelerator here. Use accelerate_configs/ddp.yaml."
+            )
+
+
+def _wants_gpu(environment: Mapping[str, str]) -> bool:
+    """Whether accelerate's configuration named GPUs."""
+    launched = "ACCELERATE_MIXED_PRECISION" in environment and not _is_on(environment, "ACCELERATE_USE_CPU")
+    return launched and environment.get("CUDA_VISIBLE_DEVICES", "")[:1].isdigit()
+
+
+def check_in_force(strategy: Strategy, *, announced: int, connected: int) -> None:
+    """Raise `InputError` where the processes that the launcher announced are not connected."""
+    if announced != connected:
+        raise InputError(
+            f"The launcher announced {announced} processes, but only {connected} is connected. "
+            "Start with `accelerate launch --config_file accelerate_configs/ddp.yaml run.py ...` or torchrun."
+        )
+
+
+def describe(strategy: Strategy, *, processes: int, machines: int, device: str, backend: str | None) -> str:
+    """One line for the log: which strategy is in force."""
+    if strategy == "single":
+        return f"strategy: one process, on {device}"
+    where = f"{processes} processes on {machines} machines" if machines > 1 else f"{processes} processes"
+    what = {
+        "ddp": "DDP: each holds the whole model",
+        "fsdp": "FSDP2: each holds a share of weights, gradients and optimizer",
+        "deepspeed": "DeepSpeed ZeRO",
+    }[strategy]
+    return f"strategy: {what}; {where}, on {device} ({backend})"
+
+
+def _is_on(environment: Mapping[str, str], variable: str) -> bool:
+    return environment.get(variable, "false").lower() in ("true", "1")
