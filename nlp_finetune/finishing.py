@@ -11,6 +11,7 @@ from nlp_finetune import runtime as processes
 from nlp_finetune.build import Built, Prepared, scorer
 from nlp_finetune.errors import EXIT_DONE
 from nlp_finetune.models import adapters
+from nlp_finetune.reports import evidence
 from nlp_finetune.runs import checkpoints
 from nlp_finetune.runs.folder import TASK_FILE, RunFolder, replaced_folder, write_json
 from nlp_finetune.runtime import Runtime
@@ -31,10 +32,8 @@ def finish(
     weights, adapter_mb = runtime.on_main(lambda: _whole_weights(built.job.model, best, folder, prepared.processor))
     model = inference.load_weights(task, weights, runtime)
     measured = scorer(prepared, model, runtime)
-    validation = measured.run(
-        prepared.rows["validation"], encoded=prepared.encoded["validation"], objective=built.job.objective
-    )
-    task.tune(validation.predictions, prepared.rows["validation"])
+    outputs = {"validation": _run(measured, prepared, built, "validation")}
+    task.tune(outputs["validation"].predictions, prepared.rows["validation"])
     runtime.on_main(lambda: _save_model(folder, weights, prepared))
     metrics: dict[str, Any] = {
         "best": {
@@ -42,20 +41,25 @@ def finish(
             "epoch": round(built.job.batches.epoch_at(best_step), 4),
             "metric": prepared.metric,
         },
-        "validation": _scores(prepared, validation, "validation"),
+        "validation": _scores(prepared, outputs["validation"], "validation"),
     }
     metrics["best"]["value"] = metrics["validation"][prepared.metric]
     if "test" in prepared.rows:
-        test = measured.run(prepared.rows["test"], encoded=prepared.encoded["test"], objective=built.job.objective)
-        metrics["test"] = _scores(prepared, test, "test")
+        outputs["test"] = _run(measured, prepared, built, "test")
+        metrics["test"] = _scores(prepared, outputs["test"], "test")
     metrics["baselines"] = report.baselines
     metrics["train"] = figures if adapter_mb is None else {**figures, "adapter_mb": adapter_mb}
+    evidence.record(folder, prepared, measured, outputs, trained_rows=built.flow.step * built.job.batches.batch_size)
     if runtime.is_main:
         write_json(folder.metrics, metrics)
         folder.set_status("finished", exit_code=EXIT_DONE, reason="", step=built.flow.step)
         shutil.rmtree(best, ignore_errors=True)
     runtime.barrier()
     return metrics
+
+
+def _run(measured: inference.Model, prepared: Prepared, built: Built, split: str) -> inference.Output:
+    return measured.run(prepared.rows[split], encoded=prepared.encoded[split], objective=built.job.objective)
 
 
 def _whole_weights(model: Any, best: Path, folder: RunFolder, processor: Any) -> tuple[Path, float | None]:

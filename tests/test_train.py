@@ -62,6 +62,25 @@ def test_history_has_training_losses_with_step_epoch_and_rate(finished: Path) ->
     assert all({"epoch", "grad_norm", "learning_rate"} <= set(h) for h in logged)
 
 
+def test_the_evidence_behind_the_scores_agrees_with_them(finished: Path) -> None:
+    details, found = json.loads((finished / "details.json").read_text()), metrics(finished)
+    for split in ("validation", "test"):
+        matrix, classes = details[split]["confusion"]["matrix"], details[split]["classes"]
+        assert sum(map(sum, matrix)) == found[split]["rows"]
+        assert sum(row[i] for i, row in enumerate(matrix)) / 105 == pytest.approx(found[split]["accuracy"])
+        assert sum(c["f1"] for c in classes) / len(classes) == pytest.approx(found[split]["macro_f1"])
+        lines = [json.loads(line) for line in (finished / "predictions" / f"{split}.jsonl").read_text().splitlines()]
+        assert sum(line["score"] * line["weight"] for line in lines) / 105 == pytest.approx(found[split]["accuracy"])
+        assert details[split]["row_score"] == {"name": "accuracy", "greater_is_better": True}
+        assert sum(group["rows"] for group in details[split]["by_length"]) == 105
+
+
+def test_suspected_training_rows_are_looked_for_in_a_part_of_them(finished: Path) -> None:
+    train = json.loads((finished / "details.json").read_text())["train"]
+    assert (train["rows"], train["of"]) == (12 * 16 // 3, 410)
+    assert all(one["score"] >= 0.5 and one["label"] != one["predicted"] for one in train["suspects"])
+
+
 def test_evaluate_gives_the_scores_of_metrics_json(finished: Path) -> None:
     done = run("evaluate", finished, "--json", cwd=finished)
     scores = json.loads(done.stdout)["metrics"]

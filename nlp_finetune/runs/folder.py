@@ -4,6 +4,7 @@ model/            save_pretrained, plus `task.json`: what the task learned from 
 recipe.yaml       the resolved recipe              decisions.json    what `auto` decided
 environment.json  versions, hardware, command      check.json        the data report
 metrics.json      scores of the weights in model/  history.jsonl     what happened at which step
+details.json      what stands behind the scores    predictions/      a file a split, a line a row
 status.json       state, exit code, reason, step   checkpoints/      `checkpoints.py`
 adapter/          with adapters: what was trained  base/             what they change, if made from scratch
 """
@@ -36,6 +37,8 @@ class RunFolder:
         self.environment = self.path / "environment.json"
         self.check = self.path / "check.json"
         self.metrics = self.path / "metrics.json"
+        self.details = self.path / "details.json"
+        self.predictions = self.path / "predictions"
         self.history = self.path / "history.jsonl"
         self.status = self.path / "status.json"
         self.checkpoints = self.path / "checkpoints"

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from nlp_finetune.data.checks import Finding
     from nlp_finetune.data.drawing import Transform
+    from nlp_finetune.metrics.details import RowScores
     from nlp_finetune.models.checkpoint import Checkpoint
 
 Say = Callable[[str], None]
@@ -293,6 +294,21 @@ class BaseTask(ABC):
 
     def extra_scores(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, Any]:
         """What belongs beside the metrics and is no number (a confusion matrix), as plain JSON; none by default."""
+        return {}
+
+    def row_scores(self, predictions: Sequence[Any], rows: Dataset) -> RowScores | None:
+        """What each row adds to a score, for scores by length and for comparing runs row by row.
+
+        None, the default, where the metric is no mean over rows of anything.
+        """
+        return None
+
+    def details(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, Any]:
+        """What stands behind the metrics, as plain JSON for reports and model cards; nothing by default.
+
+        Of `classes`, `confusion`, `calibration`, `mistakes` and others that `metrics.details` describes,
+        those that make sense for the task. Wrong rows in `mistakes` are the most confident, or worst, first.
+        """
         return {}
 
     @abstractmethod

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
 
+    from nlp_finetune.metrics.details import RowScores
+
 _SHOWN_WORDS = 8
 
 
@@ -222,6 +224,21 @@ class Task(BaseTask):
 
         sums = np.stack(predictions)
         return lambda positions: language(sums[positions])[name]
+
+    def row_scores(self, predictions: Sequence[Any], rows: Dataset) -> RowScores:
+        import numpy as np
+
+        from nlp_finetune.metrics.details import row_scores
+
+        sums = np.stack(predictions)
+        return row_scores("loss", sums[:, 0], sums[:, 1], greater=False)
+
+    def details(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, Any]:
+        import numpy as np
+
+        from nlp_finetune.metrics.details import language
+
+        return language(np.stack(predictions), text=lambda i: self.row_text(rows[i]), rows=rows[ROW][:])
 
     def encoded_baselines(self, encoded: Mapping[str, Dataset]) -> dict[str, dict[str, dict[str, float]]]:
         from nlp_finetune.metrics.language import rivals

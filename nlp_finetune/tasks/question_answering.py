@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from nlp_finetune.data.checks import Finding
     from nlp_finetune.metrics.answers import Scores
+    from nlp_finetune.metrics.details import RowScores
 
 _NOT_FOR_THE_MODEL = ("start_positions", "end_positions", "null_position", "char_start", "char_end")
 _METRICS = ("f1", "exact_match")
@@ -270,6 +271,24 @@ class Task(BaseTask):
                     texts["no_answer"] = [""] * len(golds)
                 found[name] = {rival: score(answers, golds).metrics() for rival, answers in texts.items()}
         return found
+
+    def row_scores(self, predictions: Sequence[Any], rows: Dataset) -> RowScores:
+        from nlp_finetune.metrics.details import row_scores
+
+        return row_scores("f1", self._scores(predictions, rows).f1)
+
+    def details(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, Any]:
+        from nlp_finetune.metrics import answer_details
+
+        decoded = self.decode(predictions, rows)
+        return answer_details.details(
+            [one["answer"] for one in decoded],
+            [one["score"] for one in decoded],
+            self._scores(predictions, rows),
+            questions=rows["question"][:],
+            golds=rows["answers"][:],
+            rows=rows["row"][:],
+        )
 
     def decode(self, predictions: Sequence[Any], rows: Dataset) -> list[dict[str, Any]]:
         """Answer, its share among the best spans and "no answer", its character positions (null if none)."""

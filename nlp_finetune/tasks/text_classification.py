@@ -7,6 +7,7 @@ float) and `row`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from datasets import Dataset
+
+    from nlp_finetune.metrics.details import RowScores
 
 Problem = Literal["single_label", "multi_label", "regression"]
 
@@ -240,6 +243,36 @@ class Task(BaseTask):
 
         predicted, labels = np.stack(predictions), np.asarray(rows["label"])
         return lambda positions: self._measure(predicted[positions], labels[positions], self._thresholds())[name]
+
+    def row_scores(self, predictions: Sequence[Any], rows: Dataset) -> RowScores:
+        import numpy as np
+
+        from nlp_finetune.metrics import details
+
+        predicted, labels = np.stack(predictions), np.asarray(rows["label"])
+        if self.problem == "regression":
+            return details.row_scores("mae", np.abs(predicted[:, 0] - labels), greater=False)
+        if self.problem == "single_label":
+            return details.row_scores("accuracy", predicted.argmax(axis=1) == labels)
+        chosen = predicted.astype(np.float64) >= self._thresholds()
+        hits = (chosen & (labels > 0.5)).sum(axis=1)
+        return details.row_scores("f1_micro", 2 * hits, chosen.sum(axis=1) + labels.sum(axis=1))
+
+    def details(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, Any]:
+        import numpy as np
+
+        from nlp_finetune.metrics import details
+
+        predicted, labels, numbers = np.stack(predictions), np.asarray(rows["label"]), rows["row"][:]
+        text = partial(self._text_at, rows)
+        if self.problem == "single_label":
+            return details.single_label(predicted, labels, self.names, text=text, rows=numbers)
+        if self.problem == "multi_label":
+            return details.multi_label(predicted, labels, self.names, self._thresholds(), text=text, rows=numbers)
+        return details.regression(predicted[:, 0], labels, text=text, rows=numbers)
+
+    def _text_at(self, rows: Dataset, position: int) -> str:
+        return self.row_text(rows[position])
 
     def baselines(self, rows: Mapping[str, Dataset]) -> dict[str, dict[str, dict[str, float]]]:
         import numpy as np

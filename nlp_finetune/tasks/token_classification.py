@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
 
+    from nlp_finetune.metrics.details import RowScores
+
 _SEPARATOR = " + "
 
 
@@ -249,6 +251,19 @@ class Task(BaseTask):
         from nlp_finetune.metrics import entities
 
         return entities.resampled(name, rows["tags"][:], _predicted_tags(predictions, rows), self.types)
+
+    def row_scores(self, predictions: Sequence[Any], rows: Dataset) -> RowScores:
+        from nlp_finetune.metrics import entity_details
+
+        return entity_details.scores_of_rows(rows["tags"][:], _predicted_tags(predictions, rows), len(self.types))
+
+    def details(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, Any]:
+        from nlp_finetune.data import pieces
+        from nlp_finetune.metrics import entity_details
+
+        words, tags = _all_words(rows), _predicted_tags(predictions, rows)
+        sure = [pieces.whole(found, len(row))[1] for found, row in zip(predictions, words, strict=True)]
+        return entity_details.details(rows["tags"][:], tags, sure, self.types, words=words, rows=rows["row"][:])
 
     def baselines(self, rows: Mapping[str, Dataset]) -> dict[str, dict[str, dict[str, float]]]:
         """A dictionary of the training entities."""
