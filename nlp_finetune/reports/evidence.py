@@ -1,6 +1,6 @@
 """Evidence behind the scores of a run, written where the saved weights are measured.
 
-details.json               {"validation": {...}, "test": {...}, "train": {...}}: what `BaseTask.details` gives,
+details.json               {"validation": {...}, "test": {...}, "train": {...}}: what `BaseTask.evidence` gives,
                            `rows`, `row_score` and `by_length`; for training rows only `suspects`
 predictions/SPLIT.jsonl    one object a row: `key` (a hash of text and label, the same in every run), `row`,
                            `score`, `weight`, `text` (its beginning) and `prediction`
@@ -69,7 +69,7 @@ def record(
 
 def of_split(task: BaseTask, predictions: Sequence[Any], rows: Dataset, processor: Any) -> dict[str, Any]:
     """What details.json says about a split."""
-    found: dict[str, Any] = {"rows": len(rows), **task.details(predictions, rows)}
+    found: dict[str, Any] = {"rows": len(rows), **task.evidence(predictions, rows)}
     scores = task.row_scores(predictions, rows)
     if scores is not None:
         found["row_score"] = {"name": scores.name, "greater_is_better": scores.greater_is_better}
@@ -94,8 +94,8 @@ def suspects(scorer: Model, train: Dataset, *, trained_rows: int, seed: int) -> 
         train_rows = train.select(np.sort(np.random.default_rng(seed).choice(len(train), count, replace=False)))
     else:
         train_rows = train
-    details = scorer.task.details(scorer.predictions(train_rows), train_rows)
-    found = details.get("mistakes", [])
+    details = scorer.task.evidence(scorer.predictions(train_rows), train_rows)
+    found: list[dict[str, Any]] = details.get("mistakes", [])
     if details.get("mistakes_by") == "confidence":
         found = [one for one in found if one["score"] >= _CONFIDENT]
     return {"rows": count, "of": len(train), "suspects_by": details.get("mistakes_by"), "suspects": found}

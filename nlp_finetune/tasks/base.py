@@ -303,7 +303,7 @@ class BaseTask(ABC):
         """
         return None
 
-    def details(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, Any]:
+    def evidence(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, Any]:
         """What stands behind the metrics, as plain JSON for reports and model cards; nothing by default.
 
         Of `classes`, `confusion`, `calibration`, `mistakes` and others that `metrics.details` describes,

@@ -233,7 +233,7 @@ class Task(BaseTask):
         sums = np.stack(predictions)
         return row_scores("loss", sums[:, 0], sums[:, 1], greater=False)
 
-    def details(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, Any]:
+    def evidence(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, Any]:
         import numpy as np
 
         from nlp_finetune.metrics.details import language

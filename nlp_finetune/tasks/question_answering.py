@@ -277,7 +277,7 @@ class Task(BaseTask):
 
         return row_scores("f1", self._scores(predictions, rows).f1)
 
-    def details(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, Any]:
+    def evidence(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, Any]:
         from nlp_finetune.metrics import answer_details
 
         decoded = self.decode(predictions, rows)

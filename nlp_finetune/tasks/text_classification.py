@@ -258,7 +258,7 @@ class Task(BaseTask):
         hits = (chosen & (labels > 0.5)).sum(axis=1)
         return details.row_scores("f1_micro", 2 * hits, chosen.sum(axis=1) + labels.sum(axis=1))
 
-    def details(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, Any]:
+    def evidence(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, Any]:
         import numpy as np
 
         from nlp_finetune.metrics import details

@@ -257,7 +257,7 @@ class Task(BaseTask):
 
         return entity_details.scores_of_rows(rows["tags"][:], _predicted_tags(predictions, rows), len(self.types))
 
-    def details(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, Any]:
+    def evidence(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, Any]:
         from nlp_finetune.data import pieces
         from nlp_finetune.metrics import entity_details
 
