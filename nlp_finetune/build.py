@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedModel
 
-_PREPROCESSING = 1
+_PREPROCESSING = 2
 """Version of tokenization; part of the cache's name, so raise it when `encode` of any task changes."""
 _MOST_WORKERS = 8
 _EVAL_ROWS, _EVAL_TOKENS = 64, 16_384

@@ -13,7 +13,7 @@ from nlp_finetune.runs.saving import BestWeights, Checkpoints
 from nlp_finetune.runtime import Runtime, say
 from nlp_finetune.stopping import StopRequest
 
-_LOWER_IS_BETTER = {"loss", "rmse", "mae", "perplexity"}
+_LOWER_IS_BETTER = {"loss", "rmse", "mae", "perplexity", "pseudo_perplexity"}
 
 
 def make_callbacks(

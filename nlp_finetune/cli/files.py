@@ -40,11 +40,15 @@ def without_bad_rows(task: BaseTask, data: Dataset) -> tuple[Dataset, list[tuple
     from nlp_finetune.data.texts import is_missing
 
     bad: dict[int, str] = {}
-    for column in task.input_columns():
-        if column in data.column_names:
-            for position, value in enumerate(data[column]):
-                if is_missing(value) or (isinstance(value, str) and not value.strip()):
-                    bad[position] = f"column {column!r} is empty"
+    columns = [column for column in task.input_columns() if column in data.column_names]
+    for position, values in enumerate(zip(*(data[column][:] for column in columns), strict=True)):
+        for column, value in zip(columns, values, strict=True):
+            if is_missing(value) or (isinstance(value, str) and not value.strip()):
+                bad[position] = f"column {column!r} is empty"
+        if position not in bad and all(isinstance(value, str) for value in values):
+            problem = task.input_problem(values)
+            if problem is not None:
+                bad[position] = problem
     rows = data[ROW]
     named = [(rows[position], bad[position]) for position in sorted(bad)]
     if len(bad) == len(data):

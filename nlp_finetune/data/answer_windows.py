@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from nlp_finetune.data.questions import UNKNOWN
-from nlp_finetune.errors import InputError
 
 OUTSIDE = -1
 """Character offset of a token that is not of the context: question, special tokens, padding."""
@@ -31,13 +30,7 @@ def encode(rows: Mapping[str, list[Any]], tokenizer: Any, *, max_length: int, st
     for others), `null_position` (token that stands for "no answer here") and, where answers are known,
     `start_positions` and `end_positions` (tokens of the first gold answer with a known place, the null
     position where the window does not hold all of it, `IGNORED` where no place is known).
-
-    Raises `InputError` if `max_length` is more than the model takes.
     """
-    if max_length > tokenizer.model_max_length:
-        raise InputError(
-            f"task.max_length={max_length} is more than the {tokenizer.model_max_length} tokens that the model takes."
-        )
     encoded = tokenizer(
         _shortened(rows["question"], tokenizer, max_length),
         rows["context"],

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nlp_finetune.data.sequences import IGNORED
+from nlp_finetune.data.words import is_cjk
 from nlp_finetune.errors import InputError
 
 _NO_WORD = -1
@@ -20,20 +21,56 @@ _SHOWN_AS_RANDOM = 0.1
 def windows(texts: Sequence[str], tokenizer: Any, *, max_length: int) -> dict[str, list[Any]]:
     """Texts cut into windows of at most `max_length` tokens that share none.
 
-    Gives the tokenizer's columns, `words` (for each token the number of its word, -1 for special tokens),
-    `length` and `source` (positions of the texts). A window without any word is left out.
+    Gives the tokenizer's columns, `words` (for each token the number of its word, -1 for special and
+    unknown tokens), `length` and `source` (positions of the texts). A window without any word is left out.
     """
+    if not tokenizer.is_fast:
+        raise InputError(f"{type(tokenizer).__name__} does not tell which word a token is of: set model.tokenizer.")
     encoded = tokenizer(
-        list(texts), truncation=True, max_length=max_length, return_overflowing_tokens=True, verbose=False
+        list(texts),
+        truncation=True,
+        max_length=max_length,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+        verbose=False,
     )
+    source, offsets = encoded.pop("overflow_to_sample_mapping"), encoded.pop("offset_mapping")
     words = [
-        [_NO_WORD if word is None else word for word in encoded.word_ids(i)] for i in range(len(encoded["input_ids"]))
+        [
+            _NO_WORD if token == tokenizer.unk_token_id else word
+            for token, word in zip(ids, _words(encoded.word_ids(i), offsets[i], texts[source[i]]), strict=True)
+        ]
+        for i, ids in enumerate(encoded["input_ids"])
     ]
     columns = {name: list(values) for name, values in encoded.items() if name != "attention_mask"}
-    columns["source"] = columns.pop("overflow_to_sample_mapping")
+    columns["source"] = source
     columns |= {"words": words, "length": [len(ids) for ids in columns["input_ids"]]}
     kept = [i for i, numbers in enumerate(words) if max(numbers, default=_NO_WORD) != _NO_WORD]
     return {name: [values[i] for i in kept] for name, values in columns.items()}
+
+
+def _words(numbers: Sequence[int | None], offsets: Sequence[tuple[int, int]], text: str) -> list[int]:
+    """Number of the word of each token, -1 for special tokens; a Chinese or Japanese character is a word.
+
+    BERT's tokenizers take them apart; others know no word boundary but a space, and to them a whole
+    Chinese sentence is one word.
+    """
+    words: list[int] = []
+    word = _NO_WORD
+    before: tuple[int | None, int] = (None, 0)
+    for number, (start, end) in zip(numbers, offsets, strict=True):
+        while start < end and text[start].isspace():
+            start += 1  # some tokenizers count the space before a word to its first token
+        if number is not None and (number != before[0] or _parted(text, before[1], start)):
+            word += 1
+        words.append(_NO_WORD if number is None else word)
+        before = (number, start)
+    return words
+
+
+def _parted(text: str, first: int, second: int) -> bool:
+    """Whether two places of a run without spaces are two, and a Chinese or Japanese character stands at either."""
+    return first != second and any(is_cjk(text[place]) for place in (first, second) if place < len(text))
 
 
 def mask_token(tokenizer: Any) -> str:

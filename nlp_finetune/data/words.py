@@ -46,12 +46,17 @@ def split(text: str, unit: Split) -> Offsets:
     return offsets
 
 
+def is_cjk(character: str) -> bool:
+    """Whether a character is Chinese or Japanese script, which is written without spaces."""
+    return any(first <= ord(character) <= last for first, last in _CJK)
+
+
 @lru_cache(maxsize=20_000)
 def _kind(character: str) -> str:
-    code, category = ord(character), unicodedata.category(character)
+    category = unicodedata.category(character)
     if character.isspace() or category == "Cc":
         return _SPACE
-    if any(first <= code <= last for first, last in _CJK):
+    if is_cjk(character):
         return _ALONE
     # Format characters join or shape the letters around them.
     return _PART if category[0] in "LMN" or category == "Cf" or character == "_" else _ALONE

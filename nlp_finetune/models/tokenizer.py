@@ -89,6 +89,13 @@ def fit_length(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> 
         tokenizer.model_max_length = positions
 
 
+def check_length(config: PretrainedConfig, *, option: str, tokens: int) -> None:
+    """Raise `InputError` if the setting `option` asks for more `tokens` than the model has positions."""
+    positions = _positions(config)
+    if positions is not None and tokens > positions:
+        raise InputError(f"{option} {tokens}: this model ({config.model_type}) has {positions} positions.")
+
+
 def _ignore(line: str) -> None:
     """Say nothing."""
 

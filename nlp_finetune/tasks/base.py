@@ -115,6 +115,10 @@ class BaseTask(ABC):
     def input_columns(self) -> list[str]:
         """Columns of raw data that `inputs` reads besides labels."""
 
+    def input_problem(self, texts: Sequence[str]) -> str | None:
+        """Why nothing can be predicted for a raw row with these texts of `input_columns`; None if it can."""
+        return None
+
     @abstractmethod
     def facts(self) -> dict[str, Any]:
         """What `prepare` learned, as plain JSON, saved with the model."""
@@ -173,8 +177,13 @@ class BaseTask(ABC):
     def config_overrides(self) -> dict[str, Any]:
         """Model configuration that the data decide: `num_labels`, `id2label`, `problem_type`, ..."""
 
-    def check_config(self, config: Any) -> None:  # noqa: B027  optional
-        """Raise `InputError` if a model of this configuration can't do the task; nothing by default."""
+    def check_config(self, config: Any) -> None:
+        """Raise `InputError` if a model of this configuration can't do the task: too few positions, by default."""
+        from nlp_finetune.models.tokenizer import check_length
+
+        for name, value in ((option, getattr(self.options, option)) for option in self.length_options):
+            if isinstance(value, int):
+                check_length(config, option=f"task.{name}", tokens=value)
 
     def processor(self, checkpoint: Checkpoint, *, tokenizer: str | None, rows: Dataset, config: Any, say: Say) -> Any:
         """What turns canonical rows into model inputs: `model.tokenizer`, by default; may be fitted on `rows`.

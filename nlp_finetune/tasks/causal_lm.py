@@ -142,12 +142,7 @@ class Task(BaseTask):
                 f"model type {config.model_type} reads in both directions, so it cannot learn to predict what comes "
                 "next. Take a decoder (GPT-2, Llama, ...), or task.name=masked_lm for this one."
             )
-        positions = getattr(config, "max_position_embeddings", None)
-        if positions is not None and self.options.block_size > positions:
-            raise InputError(
-                f"task.block_size {self.options.block_size}: this model ({config.model_type}) has {positions} "
-                "positions."
-            )
+        super().check_config(config)
 
     def encode(self, rows: Mapping[str, list[Any]], processor: Any) -> dict[str, list[Any]]:
         o = self.options

@@ -3,6 +3,9 @@
 Canonical rows: `text` and `row`. A prediction is an array of sums over the row's hidden tokens:
 negative log likelihood, tokens, tokens predicted right. Training hides other tokens in every epoch;
 elsewhere the same ones are hidden each time.
+
+`pseudo_perplexity` is the exponential of the loss of the hidden tokens, which are hidden all at once: that of
+Salazar et al. (2020, Masked Language Model Scoring), who hide one at a time, is lower and many times as dear.
 """
 
 from __future__ import annotations
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 
 _MASKS = ("[MASK]", "<mask>")
 """How people write a mask, whatever the tokenizer calls it."""
+_WINDOW = 512
+"""Most tokens that a mask is filled from, also where a model could take more."""
+_NO_MASK = f"nothing to fill in; write {_MASKS[0]} for each word that is to be found"
 
 
 class MaskedLmOptions(TaskOptions):
@@ -52,7 +58,7 @@ class Task(BaseTask):
 
     Options: ClassVar[type[TaskOptions]] = MaskedLmOptions
     auto_class: ClassVar[str] = "AutoModelForMaskedLM"
-    metric = "perplexity"
+    metric = "pseudo_perplexity"
     at_prediction = ("top_k",)
     cuts_long_rows = False
     options: MaskedLmOptions
@@ -79,6 +85,9 @@ class Task(BaseTask):
 
     def input_columns(self) -> list[str]:
         return [self.layout.prompt]
+
+    def input_problem(self, texts: Sequence[str]) -> str | None:
+        return None if any(mask in text for text in texts for mask in _MASKS) else _NO_MASK
 
     def facts(self) -> dict[str, Any]:
         return {"text": self.layout.columns["text"]}
@@ -154,24 +163,18 @@ class Task(BaseTask):
         return np.sum([np.zeros(3), *windows], axis=0)
 
     def metric_names(self) -> tuple[str, ...]:
-        from nlp_finetune.metrics.language import NAMES
-
-        return NAMES
+        return ("pseudo_perplexity", "token_accuracy")
 
     def metrics(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, float]:
         import numpy as np
 
-        from nlp_finetune.metrics.language import language
-
-        return language(np.stack(predictions))
+        return _scores(np.stack(predictions))
 
     def resampled_metric(self, name: str, predictions: Sequence[Any], rows: Dataset) -> Callable[[np.ndarray], float]:
         import numpy as np
 
-        from nlp_finetune.metrics.language import language
-
         sums = np.stack(predictions)
-        return lambda positions: language(sums[positions])[name]
+        return lambda positions: _scores(sums[positions])[name]
 
     def row_scores(self, predictions: Sequence[Any], rows: Dataset) -> RowScores:
         import numpy as np
@@ -194,7 +197,8 @@ class Task(BaseTask):
         from nlp_finetune.metrics.language import frequencies
 
         tokens = {name: masking.maskable(data) for name, data in encoded.items()}
-        return frequencies(tokens.pop("train"), tokens)
+        found = frequencies(tokens.pop("train"), tokens)
+        return {split: {rival: _renamed(scores) for rival, scores in by.items()} for split, by in found.items()}
 
     def decode(self, predictions: Sequence[Any], rows: Dataset) -> list[dict[str, Any]]:
         return [self.metrics([sums], rows) for sums in predictions]
@@ -204,30 +208,40 @@ class Task(BaseTask):
         from nlp_finetune.models.filling import fill
 
         tokenizer = scorer.processor
-        texts = [self._with_mask(text, row, tokenizer) for text, row in zip(rows["text"], rows[ROW], strict=True)]
+        texts = [_with_mask(text, row, tokenizer) for text, row in zip(rows["text"][:], rows[ROW][:], strict=True)]
         return scorer.in_batches(
             [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]],
             lambda positions: fill(
                 scorer.model,
                 tokenizer,
                 [texts[i] for i in positions],
-                max_length=tokenizer.model_max_length,
+                max_length=min(tokenizer.model_max_length, _WINDOW),
                 top_k=self.options.top_k,
             ),
         )
 
-    def _with_mask(self, text: str, row: int, tokenizer: Any) -> str:
-        from nlp_finetune.data.masking import mask_token
-
-        own = mask_token(tokenizer)
-        for written in _MASKS:
-            text = text.replace(written, own)
-        limit = tokenizer.model_max_length
-        if own not in text:
-            raise InputError(f"row {row}: nothing to fill in. Write {_MASKS[0]} for each word that is to be found.")
-        if tokenizer.mask_token_id not in tokenizer(text, truncation=True, max_length=limit)["input_ids"]:
-            raise InputError(f"row {row}: the mask comes after the {limit} tokens that the model reads.")
-        return text
-
     def example(self) -> dict[str, Any]:
         return {"text": "Once upon a time there was a fox who could not sleep."}
+
+
+def _with_mask(text: str, row: int, tokenizer: Any) -> str:
+    """The text with its masks written as the tokenizer writes them."""
+    from nlp_finetune.data.masking import mask_token
+
+    own = mask_token(tokenizer)
+    for written in _MASKS:
+        text = text.replace(written, own)
+    if own not in text:
+        raise InputError(f"row {row}: {_NO_MASK}.")
+    return text
+
+
+def _scores(sums: np.ndarray) -> dict[str, float]:
+    from nlp_finetune.metrics.language import language
+
+    return _renamed(language(sums))
+
+
+def _renamed(scores: Mapping[str, float]) -> dict[str, float]:
+    """Scores of a language model under this task's names."""
+    return {{"perplexity": "pseudo_perplexity"}.get(name, name): value for name, value in scores.items()}

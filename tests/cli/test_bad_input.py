@@ -115,6 +115,7 @@ CASES: dict[str, tuple[Callable[[Path], None] | None, list[str], str]] = {
         ["model.checkpoint=./small", "model.tokenizer=null", "model.config={}"],
         "embedding",
     ),
+    "rows longer than the model's positions": (None, ["task.max_length=65"], r"task\.max_length 65.*64 positions"),
     "output folder that holds something else": (other_run, ["output_dir=taken"], "not empty"),
     "output folder that cannot be written": (unwritable, ["output_dir=a_file/run"], "cannot be written"),
     "batch smaller than the micro batch": (None, ["train.micro_batch_size=64"], "micro_batch_size"),

