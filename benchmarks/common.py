@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -10,11 +11,24 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
+
+
+@lru_cache
+def options() -> argparse.Namespace:
+    """What every benchmark takes on its command line."""
+    parser = argparse.ArgumentParser()
+    beside = ROOT.parent / "shared" / "data"
+    parser.add_argument(
+        "data", nargs="?", type=Path, default=beside, help=f"folder of the data sets (default: {beside})"
+    )
+    parser.add_argument("--note", default="", help="a remark on the machine, for the results")
+    return parser.parse_args()
 
 
 def train(*arguments: str, folder: Path | None = None) -> dict[str, Any]:
@@ -49,10 +63,11 @@ def _version(package: str) -> str:
 def save(name: str, title: str, header: Sequence[str], rows: Sequence[Sequence[Any]], **details: Any) -> None:
     """Write results/NAME.json and results/NAME.md, and print the table."""
     RESULTS.mkdir(exist_ok=True)
-    stamp = {"date": date.today().isoformat(), "machine": machine()}
+    stamp = {"date": date.today().isoformat(), "machine": machine(), "note": options().note}
     content = {**stamp, "header": list(header), "rows": [list(map(str, row)) for row in rows], **details}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    lines = [f"# {title}", "", f"{stamp['date']}, {stamp['machine']}. Made by `python benchmarks/{name}.py`.", ""]
+    made = f"{stamp['date']}, {stamp['machine']}. Made by `python benchmarks/{name}.py`."
+    lines = [f"# {title}", "", f"{made} {stamp['note']}".strip(), ""]
     lines += ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
     text = "\n".join(lines) + "\n"
@@ -61,8 +76,23 @@ def save(name: str, title: str, header: Sequence[str], rows: Sequence[Sequence[A
 
 
 def shared_data(name: str) -> Path:
-    """A real data set beside the checkout, which is not redistributed; stops where it is not there."""
-    folder = ROOT.parent / "shared" / "data" / name
+    """A real data set, which is not redistributed; stops, and says so, where it is not there."""
+    folder: Path = options().data.resolve() / name
     if not folder.is_dir():
-        raise SystemExit(f"skipped: the data set {name} is not at {folder}")
+        raise SystemExit(f"skipped: the data set {name} is not at {folder}; give the folder of the data sets")
     return folder
+
+
+def with_interval(scores: dict[str, Any], name: str) -> str:
+    """A score and its 95 % interval where it has one: `0.881 (0.860 to 0.903)`."""
+    interval = scores.get(f"{name}_ci95")
+    return f"{scores[name]:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+
+
+def costs(metrics: dict[str, Any]) -> list[str]:
+    """Seconds of training, rows a second and peak memory in MB, as cells of a table (`COSTS` heads them)."""
+    figures = metrics["train"]
+    return [f"{figures['seconds']:.0f}", f"{figures['samples_per_second']:.1f}", f"{figures['peak_memory_mb']:.0f}"]
+
+
+COSTS = ["training s", "rows/s", "peak MB"]
