@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nlp_finetune.data import drawing
 from nlp_finetune.data.batching import by_length
 from nlp_finetune.errors import InputError
-from nlp_finetune.runs.folder import TASK_FILE, RunFolder, read_json
+from nlp_finetune.runs.folder import TASK_FILE, RunFolder, read_json, write_json
 from nlp_finetune.runtime import Runtime, say
 from nlp_finetune.tasks import base
 
@@ -301,9 +301,22 @@ def load(run: Run, runtime: Runtime, *, batch_size: int = 64) -> Model:
 def load_weights(task: base.BaseTask, folder: Path, runtime: Runtime) -> torch.nn.Module:
     """A saved model of the task, from safetensors, in fp32, on this process's device.
 
-    Raises `InputError` where its files are damaged.
+    An adapter is merged into its base, which is fetched from the Hub where it is not in the cache.
+    Raises `InputError` where files are damaged or the base can't be had.
     """
-    from nlp_finetune.models.loading import load_saved_model
+    from nlp_finetune.models import adapted, loading
 
-    model: torch.nn.Module = load_saved_model(folder, auto_class=task.auto_class)
+    if adapted.is_saved_in(folder):
+        model: torch.nn.Module = adapted.load_merged(folder, auto_class=task.auto_class, say=say)
+    else:
+        model = loading.load_saved_model(folder, auto_class=task.auto_class)
     return model.to(runtime.device)
+
+
+def save_merged(run: Run, target: Path, runtime: Runtime) -> Path:
+    """Write a run whose weights are an adapter as a whole model, for `push --merge`; give the folder."""
+    loaded = load(run, runtime)
+    loaded.model.save_pretrained(target)  # type: ignore[operator]
+    loaded.processor.save_pretrained(target)
+    write_json(target / TASK_FILE, read_json(run.weights / TASK_FILE))
+    return target

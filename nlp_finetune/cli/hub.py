@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import tempfile
+from pathlib import Path
 
 from nlp_finetune.cli import output
 from nlp_finetune.errors import EXIT_DONE
@@ -19,6 +21,7 @@ def add_push_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--revision", metavar="BRANCH", help="branch; made if it is not there (default: main)")
     parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of pushing")
     parser.add_argument("--tag", help="tag of the pushed commit, like v1")
+    parser.add_argument("--merge", action="store_true", help="push a run with an adapter as a whole model")
     parser.add_argument("--message", help="message of the commit")
     parser.add_argument("--json", action="store_true", help="print what was pushed as JSON")
 
@@ -29,6 +32,7 @@ def push(arguments: argparse.Namespace) -> int:
     from nlp_finetune.runs.destination import Destination
     from nlp_finetune.runs.publishing import publish
     from nlp_finetune.runs.pulling import locate
+    from nlp_finetune.runs.staging import ADAPTER
 
     to = Destination(
         arguments.repo_id,
@@ -37,11 +41,18 @@ def push(arguments: argparse.Namespace) -> int:
         create_pr=arguments.create_pr,
         tag=arguments.tag,
         message=arguments.message,
+        merge=arguments.merge,
     )
     to.check()
     run = locate(arguments.run, say=say)
     again = f"{output.program()} push {shlex.join([arguments.run, *to.options()])}"
-    done = publish(run.folder, to, weights=run.weights, again=again, say=say)
+    with tempfile.TemporaryDirectory(prefix="nlp-finetune-merge-") as scratch:
+        weights = run.weights
+        if to.merge and (weights / ADAPTER).is_file():
+            from nlp_finetune import inference, runtime
+
+            weights = inference.save_merged(inference.find(arguments.run), Path(scratch), runtime.start())
+        done = publish(run.folder, to, weights=weights, again=again, say=say)
     if arguments.json:
         content = {
             "repo_id": to.repo_id, "commit": done.commit, "url": done.url, "new": done.new,

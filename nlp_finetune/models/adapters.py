@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
+CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 BASE_CONFIG = "base_config"
 """Folder inside an adapter's with its base's configuration, label names too; beside it, it would pass for a model's."""
@@ -217,7 +218,7 @@ def load(adapted: PeftModel, folder: Path) -> None:
     saved = load_file(folder / WEIGHTS)
     differing = sorted(saved.keys() ^ _state(adapted).keys())
     if differing:
-        raise NlpFinetuneError(f"checkpoint {folder} does not fit this model: {shorten(differing, 3)}")
+        raise NlpFinetuneError(f"adapter {folder} does not fit this model: {shorten(differing, 3)}")
     set_peft_model_state_dict(adapted, saved)
 
 

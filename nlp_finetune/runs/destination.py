@@ -14,7 +14,10 @@ _REF = re.compile(r"(?!-)[\w./-]{1,200}(?<!\.lock)", re.ASCII)
 
 @dataclass(frozen=True)
 class Destination:
-    """Where a run is pushed and how. `revision` is a branch (made if it is not there), None for main."""
+    """Where a run is pushed and how. `revision` is a branch (made if it is not there), None for main.
+
+    `merge` is whether a run with an adapter is pushed as a whole model.
+    """
 
     repo_id: str
     private: bool = True
@@ -22,6 +25,7 @@ class Destination:
     create_pr: bool = False
     tag: str | None = None
     message: str | None = None
+    merge: bool = False
 
     def check(self) -> None:
         """Raise `InputError` for what can be seen to be wrong without the Hub."""
@@ -46,7 +50,9 @@ class Destination:
             ("--message", self.message),
         ):
             words += [option, value] if value is not None else []
-        return words + (["--create-pr"] if self.create_pr else [])
+        for option, is_set in (("--create-pr", self.create_pr), ("--merge", self.merge)):
+            words += [option] if is_set else []
+        return words
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from nlp_finetune.runs import remote
 from nlp_finetune.runs.destination import Destination, Pushed
 from nlp_finetune.runs.folder import RunFolder
 from nlp_finetune.runs.remote import patiently
-from nlp_finetune.runs.staging import CARD, Staged, is_managed, stage
+from nlp_finetune.runs.staging import CARD, Staged, is_managed, stage, to_be_pushed
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -79,13 +79,14 @@ def _check_here(to: Destination) -> None:
 def publish(folder: RunFolder, to: Destination, *, again: str, say: Say, weights: Path | None = None) -> Pushed:
     """Stage a finished run in a folder of its own and push it.
 
-    `weights` is the folder of the model's files where it is not the run's `model/`; `again` is the
-    command that pushes this run. Every error names the run, which is left as it is, and that command.
+    `weights` is the folder of the whole model where it is not the run's `model/`; `again` is the command
+    that pushes this run. Every error names the run, which is left as it is, and that command.
     """
     try:
         _check_here(to)
         with tempfile.TemporaryDirectory(prefix="nlp-finetune-push-") as temporary:
-            staged = stage(folder, Path(temporary) / "repository", repo_id=to.repo_id, weights=weights)
+            files = to_be_pushed(folder, weights or folder.model, merge=to.merge, say=say)
+            staged = stage(folder, Path(temporary) / "repository", repo_id=to.repo_id, weights=files)
             if staged.left_out:
                 say(f"not pushed: {', '.join(staged.left_out)} (not on the list of a model's files)")
             return push(staged, to, say=say)
@@ -229,7 +230,7 @@ class _Pushing:
         return str(self.api.model_info(self.to.repo_id, revision=self._branch).sha)
 
     def _tree(self, revision: str) -> list[RepoFile | RepoFolder]:
-        return list(self.api.list_repo_tree(self.to.repo_id, revision=revision))
+        return list(self.api.list_repo_tree(self.to.repo_id, revision=revision, recursive=True))
 
     def _is_staged(self, tree: list[RepoFile | RepoFolder]) -> bool:
         wrong = remote.differing(self.staged.folder, self.staged.names, tree)

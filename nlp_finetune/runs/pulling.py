@@ -99,7 +99,7 @@ def _fetch_files(repo_id: str, revision: str | None, commit: str, names: list[st
     folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=names))
     if folder.name != commit:
         raise RuntimeError("the repository changed while it was read")
-    damaged = remote.differing(folder, names, HfApi().list_repo_tree(repo_id, revision=commit))
+    damaged = remote.differing(folder, names, HfApi().list_repo_tree(repo_id, revision=commit, recursive=True))
     for name in damaged:
         (folder / name).resolve().unlink(missing_ok=True)
         (folder / name).unlink(missing_ok=True)

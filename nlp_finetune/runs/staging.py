@@ -9,30 +9,40 @@ import mmap
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from nlp_finetune.errors import InputError
+from nlp_finetune.models import adapters
 from nlp_finetune.recipe import nodes
 from nlp_finetune.runs.folder import TASK_FILE, RunFolder, read_json, write_json, write_text
 from nlp_finetune.runs.short_card import short_card
 
 CARD = "README.md"
 OF_THE_RUN = ("recipe.yaml", "metrics.json", CARD)
-ADAPTER = "adapter_config.json"
+ADAPTER = adapters.CONFIG
+ADAPTED = f"{adapters.BASE_CONFIG}/config.json"
+"""Configuration of an adapter's base, label names among it; at the root it would pass for a model's."""
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 OF_THE_MODEL = (
-    *WEIGHTS, TASK_FILE, ADAPTER, "from_pretrained.json", "config.json", "generation_config.json",
+    *WEIGHTS, TASK_FILE, ADAPTER, ADAPTED, "from_pretrained.json", "config.json", "generation_config.json",
     "preprocessor_config.json", "processor_config.json",
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.txt", "vocab.json", "merges.txt", "*.model", "*.spm", "*.tiktoken", "tekken.json",
     "chat_template.jinja",
 )  # fmt: skip
-"""Names of files in `model/` that are pushed. Nothing else is: no pickles, no optimizer state, no logs."""
-_HOLDS_PATHS = ("config.json", "tokenizer_config.json", ADAPTER, "from_pretrained.json", "preprocessor_config.json")
+"""Names of a model's files that are pushed. Nothing else is: no pickles, no optimizer state, no logs."""
+_HOLDS_PATHS = (
+    "config.json",
+    "tokenizer_config.json",
+    ADAPTER,
+    ADAPTED,
+    "from_pretrained.json",
+    "preprocessor_config.json",
+)
 _PATH_KEY = re.compile(r"(name_or_path|_file|_path|_dir)$")
 _TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")
 _SHORTEST_TOKEN = 8
@@ -54,7 +64,28 @@ class Staged:
 
 def is_managed(name: str) -> bool:
     """Whether a path in a repository is that of a file that a push writes, and so may delete."""
-    return "/" not in name and _is_listed(name, (*OF_THE_RUN, *OF_THE_MODEL))
+    return name == ADAPTED or ("/" not in name and _is_listed(name, (*OF_THE_RUN, *OF_THE_MODEL)))
+
+
+def to_be_pushed(folder: RunFolder, weights: Path, *, merge: bool, say: Callable[[str], None]) -> Path:
+    """Folder of the model's files to push: the run's adapter where it has one, else the whole model.
+
+    With `merge`, and for an adapter whose base is not on the Hub (where nobody else would find it), it
+    is the whole model too: `weights`, in which the adapter is merged already.
+    """
+    adapter = folder.adapter / ADAPTER
+    if not adapter.is_file():
+        if merge and not (weights / ADAPTER).is_file():
+            say("--merge: this run has no adapter, its whole model is pushed anyway")
+        return weights
+    base = read_json(adapter)
+    if merge:
+        return weights
+    if not base.get("revision"):
+        say("the base of the adapter is not on the Hub, so the merged model is pushed")
+        return weights
+    say(f"pushing the adapter for {base['base_model_name_or_path']}; --merge pushes the whole model")
+    return folder.adapter
 
 
 def _is_listed(name: str, patterns: Iterable[str]) -> bool:
@@ -64,14 +95,14 @@ def _is_listed(name: str, patterns: Iterable[str]) -> bool:
 def stage(folder: RunFolder, target: Path, *, repo_id: str, weights: Path | None = None) -> Staged:
     """Copy what is to be pushed of a finished run into an empty folder.
 
-    `weights` is the folder of the model's files where it is not the run's `model/`. Without a card in
-    the run a short one is written, for a model called `repo_id`.
+    `weights` is the folder of the model's files where it is not the run's `model/` (see `to_be_pushed`).
+    Without a card in the run a short one is written, for a model called `repo_id`.
 
     Raises `InputError` for a run without metrics or safetensors, for a card whose header is no YAML,
     and where a Hub token stands in any of the files.
     """
     source = weights or folder.model
-    present = sorted(file.name for file in source.iterdir() if file.name not in OF_THE_RUN)
+    present = [name for name in _files(source) if name not in OF_THE_RUN]
     names = [name for name in present if _is_listed(name, OF_THE_MODEL)]
     if not folder.metrics.is_file():
         raise InputError(f"{folder}: this run is not finished (no metrics.json). Run its train command again.")
@@ -79,23 +110,32 @@ def stage(folder: RunFolder, target: Path, *, repo_id: str, weights: Path | None
         raise InputError(f"{source}: no weights in safetensors, and nothing else is pushed.")
     target.mkdir(parents=True, exist_ok=True)
     _copy(source, target, names)
+    if TASK_FILE not in names:  # an adapter's folder has none of its own
+        _copy(folder.model, target, [TASK_FILE])
     _copy(folder.path, target, [n for n in OF_THE_RUN if (folder.path / n).is_file()])
     recipe = _without_local_paths(target)
     card = target / CARD
     if not card.is_file():
-        config = read_json(target / "config.json")
+        config = read_json(target / "config.json") or read_json(target / ADAPTED)
         write_text(
             card,
             short_card(repo_id, recipe, read_json(folder.metrics), config, adapter=(target / ADAPTER).is_file()),
         )
     _check_card(card)
-    staged = sorted(file.name for file in target.iterdir())
+    staged = _files(target)
     _refuse_tokens(target, staged, source=folder.path)
     return Staged(target, tuple(staged), tuple(name for name in present if name not in names))
 
 
+def _files(folder: Path) -> list[str]:
+    """Names of the files of a model's folder, and of the base's configuration below it."""
+    names = [file.name for file in folder.iterdir() if file.is_file()]
+    return sorted([*names, ADAPTED] if (folder / ADAPTED).is_file() else names)
+
+
 def _copy(source: Path, target: Path, names: Iterable[str]) -> None:
     for name in names:
+        (target / name).parent.mkdir(exist_ok=True)
         try:
             shutil.copyfile(source / name, target / name)
         except OSError as error:

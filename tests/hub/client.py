@@ -48,6 +48,7 @@ class Client:
     """The process, from the side of the tests."""
 
     def __init__(self, environment: dict[str, str], *, cwd: Path, project: Path) -> None:
+        self.folder = cwd
         inherited = {n: v for n, v in os.environ.items() if not n.startswith(("HF_", "TRANSFORMERS_"))}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.hub.client"],

@@ -58,3 +58,42 @@ def cache(_home: Path) -> Path:
     """The client's cache of the Hub, empty."""
     shutil.rmtree(_home / "hub", ignore_errors=True)
     return _home / "hub"
+
+
+@pytest.fixture(scope="session")
+def _base_files(client: Client, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base") / "base"
+    done = client.python(f"from tests.hub.runs import make_base; make_base({str(folder)!r})")
+    assert done.code == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def base(hub: Hub, _base_files: Path) -> str:
+    """The id of a pretrained model that somebody else has pushed."""
+    repo = hub.store.create("models", "them/tiny", private=False, author="them")
+    files = {
+        file.name: hub.store.add(file.read_bytes(), lfs=file.suffix == ".safetensors") for file in _base_files.iterdir()
+    }
+    hub.store.commit(repo, "refs/heads/main", files, title="a tiny BERT", author="them")
+    return repo.id
+
+
+@pytest.fixture(scope="session")
+def _adapted() -> dict[str, Path]:
+    return {}
+
+
+@pytest.fixture
+def adapted(base: str, client: Client, _adapted: dict[str, Path], tmp_path: Path) -> Path:
+    """A run that trained an adapter for `base` and a head for the demo's three classes; a copy."""
+    if not _adapted:
+        folder = client.folder / "adapted"
+        done = client.run(
+            "--recipe", "text_cls", f"model.checkpoint={base}", "data.source=demo:reviews", "lora.rank=4",
+            "optim.learning_rate=1e-2", "task.max_length=32", "train.max_steps=6", "train.batch_size=16",
+            "train.threads=1", f"output_dir={folder}",
+        )  # fmt: skip
+        assert done.code == 0, done.stderr
+        _adapted["run"] = folder
+    return Path(shutil.copytree(_adapted["run"], tmp_path / "adapted"))

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import BertConfig, BertTokenizer
 
 LABELS = ["bad", "<script>|`good`", "so-so"]
 PRIVATE_FOLDER = "/home/somebody/models/tiny-bert"
 NOT_PUSHED = ("training_args.bin", "optimizer.pt", "rng_state.pth", "notes.txt")
-_WORDS = ["the", "soup", "was", "cold", "warm", "good", "bad", "so", "not", "very", "a", "film", "##s", "##ly"]
+_WORDS = [
+    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]",
+    "the", "soup", "was", "cold", "warm", "good", "bad", "so", "not", "very", "a", "film", "##s", "##ly",
+]  # fmt: skip
 _METRICS = {
     "best": {"step": 4, "epoch": 1.0, "metric": "accuracy", "value": 0.75},
     "validation": {"loss": 0.7, "rows": 40, "accuracy": 0.75, "macro_f1": 0.7, "accuracy_ci95": [0.6, 0.86]},
@@ -35,21 +42,44 @@ def make_run(path: str) -> None:
     (folder / "checkpoints" / "step-4").mkdir(parents=True)
 
 
+def make_base(path: str) -> None:
+    """Write a tiny pretrained BERT, with no head, into a new folder."""
+    import torch
+    from transformers import BertModel
+
+    torch.manual_seed(1)
+    BertModel(_config()).save_pretrained(path)
+    _tokenizer().save_pretrained(path)
+    Path(path, "README.md").write_text("---\nlicense: mit\nlanguage: en\n---\n\n# A tiny BERT\n", encoding="utf-8")
+
+
+def _config(**settings: Any) -> BertConfig:
+    from transformers import BertConfig
+
+    return BertConfig(
+        vocab_size=len(_WORDS), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=64, initializer_range=0.3, **settings,
+    )  # fmt: skip
+
+
+def _tokenizer() -> BertTokenizer:
+    from transformers import BertTokenizer
+
+    return BertTokenizer(vocab={word: i for i, word in enumerate(_WORDS)})
+
+
 def _save_model(folder: Path) -> None:
     import torch
-    from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+    from transformers import BertForSequenceClassification
 
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_WORDS]
-    tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(words)})
-    config = BertConfig(
-        vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=64, max_position_embeddings=64, initializer_range=0.3,
-        id2label=dict(enumerate(LABELS)), label2id={name: i for i, name in enumerate(LABELS)},
+    config = _config(
+        id2label=dict(enumerate(LABELS)),
+        label2id={name: i for i, name in enumerate(LABELS)},
         problem_type="single_label_classification",
-    )  # fmt: skip
+    )
     torch.manual_seed(0)
     BertForSequenceClassification(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    _tokenizer().save_pretrained(folder)
     for name in ("config.json", "tokenizer_config.json"):
         content = json.loads((folder / name).read_text("utf-8"))
         _write(folder / name, {**content, "_name_or_path": PRIVATE_FOLDER, "vocab_file": f"{PRIVATE_FOLDER}/v.txt"})
