@@ -262,6 +262,7 @@ def _model(prepared: Prepared, folder: RunFolder) -> PreTrainedModel:
         seed=recipe.train.seed,
         say=say,
     )
+    task.complete_model(model, say)
     if recipe.lora is not None:
         base = adapters.find_base(prepared.checkpoint, model, keep=folder.base)
         adapter = recipe.lora.model_dump()

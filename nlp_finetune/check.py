@@ -130,7 +130,8 @@ def data_report(prepared: Prepared, *, strict: bool = False, tell: Callable[[str
             separator=task.label_separator,
             unit="image" if task.images else "text",
         )
-        + task.findings(rows),
+        + task.findings(rows)
+        + task.encoded_findings(prepared.encoded),
         baselines=_baselines(prepared),
         example=_example(task, rows["train"]),
         example_option="--image" if task.images else "--text",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,7 @@ def run_model(
     rows: int,
     collate: Callable[[Sequence[Mapping[str, Any]]], Batch],
     has_labels: Callable[[Batch], bool],
-    model_inputs: Callable[[Batch], Batch],
+    outputs: Callable[..., Any],
     predictions: Callable[[Any, Mapping[str, Any]], list[Any]],
     merge: Callable[[list[Any]], Any],
     transform: drawing.Transform | None,
@@ -102,8 +103,8 @@ def run_model(
 ) -> Output:
     """Run a model over encoded rows and gather one prediction per canonical row on every process.
 
-    `rows` is the number of canonical rows. `objective` gives the loss where labels are known. `workers`
-    processes read the rows and change them.
+    `rows` is the number of canonical rows. `objective` gives the loss where labels are known, and
+    `outputs(model, batch, known=...)` what `predictions` reads. `workers` processes read the rows and change them.
     """
     import torch
 
@@ -117,13 +118,12 @@ def run_model(
         one = torch.ones((), device=runtime.device)
         for positions, batch in zip(_bar(mine, runtime), batches, strict=True):
             batch = {k: v.to(runtime.device) if torch.is_tensor(v) else v for k, v in batch.items()}
+            known = None
             if objective is not None and has_labels(batch):
-                loss, outputs = objective(model, batch, one)
+                loss, known = objective(model, batch, one)
                 loss_sum += float(loss)
                 items += count_items(batch)
-            else:
-                outputs = model(**model_inputs(batch))
-            found += zip(positions.tolist(), predictions(outputs, batch), strict=True)
+            found += zip(positions.tolist(), predictions(outputs(model, batch, known=known), batch), strict=True)
     model.train(was_training)
     gathered = runtime.gather((found, loss_sum, items))
     merged = _merge(encoded, rows, [pair for part in gathered for pair in part[0]], merge)
@@ -207,7 +207,7 @@ class Model:
             rows=len(rows),
             collate=self.task.collator(self.processor),
             has_labels=self.task.has_labels,
-            model_inputs=self.task.model_inputs,
+            outputs=partial(self.task.outputs, processor=self.processor),
             predictions=self.task.predictions,
             merge=self.task.merge,
             transform=self.task.transform(self.processor, training=False),

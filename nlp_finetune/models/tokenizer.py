@@ -10,7 +10,7 @@ from nlp_finetune.errors import InputError
 from nlp_finetune.models.checkpoint import Checkpoint, contents, resolve
 from nlp_finetune.models.hub import local_folder
 from nlp_finetune.models.quiet import quiet
-from nlp_finetune.models.vocabulary import fit
+from nlp_finetune.models.vocabulary import default_config, fit
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -183,6 +183,22 @@ def _adopt(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, *, fitt
     for name in ("bos", "eos", "cls", "sep", "pad"):
         token = getattr(tokenizer, f"{name}_token_id", None)
         if hasattr(config, f"{name}_token_id"):
+            setattr(config, f"{name}_token_id", token)
+    if config.is_encoder_decoder:
+        _adopt_decoder(config, tokenizer)
+
+
+def _adopt_decoder(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Where a decoder starts and must end, by the part that the family's own id plays: BART's end, T5's padding."""
+    own = default_config(config)
+    roles = {getattr(own, f"{name}_token_id", None): name for name in ("bos", "eos", "pad")}
+    for name in ("decoder_start", "forced_bos", "forced_eos"):
+        given = getattr(own, f"{name}_token_id", None)
+        role = roles.get(given) if given is not None else None
+        if name == "decoder_start" and role is None:
+            role = "pad"
+        token = None if role is None else getattr(tokenizer, f"{role}_token_id")
+        if token is not None:
             setattr(config, f"{name}_token_id", token)
 
 

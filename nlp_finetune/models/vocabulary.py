@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -29,8 +30,7 @@ def fit(
     """
     blank = _blank(config)
     backend = blank.backend_tokenizer
-    # By id, so that what a family expects at 0 stands there.
-    special = sorted(blank.all_special_tokens, key=blank.convert_tokens_to_ids)
+    special = _special_tokens(blank, config)
     train = _word_pieces if _kind(backend) == "WordPiece" else _byte_pairs
     try:
         learned = train(backend, texts, special, config.vocab_size)
@@ -40,10 +40,44 @@ def fit(
             f"model.tokenizer=train: {config.vocab_size} tokens won't do, {error}. Raise model.config.vocab_size."
         ) from error
     with quiet():
-        fitted: PreTrainedTokenizerBase = type(blank)(**learned)
+        fitted: PreTrainedTokenizerBase = type(blank)(**learned, model_input_names=_inputs(blank, config))
     kind = "WordPiece" if train is _word_pieces else "byte-level BPE"
     say(f"tokenizer: {kind} fitted on the training texts, {len(fitted):,} tokens ({type(fitted).__name__})")
     return fitted
+
+
+def _special_tokens(blank: PreTrainedTokenizerBase, config: PretrainedConfig) -> list[str]:
+    """Special tokens in the order of their new ids: as the tokenizer has them, padding where the family wants it."""
+    found: list[str] = sorted(blank.all_special_tokens, key=blank.convert_tokens_to_ids)
+    wanted = getattr(default_config(config), "pad_token_id", None)
+    if blank.pad_token is not None and wanted is not None and wanted < len(found):
+        # MPNet's code has the 1 of its own vocabulary written into it.
+        found.remove(blank.pad_token)
+        found.insert(wanted, blank.pad_token)
+    return found
+
+
+def default_config(config: PretrainedConfig) -> PretrainedConfig | None:
+    """The family's configuration as it is without any setting; None where it has no such thing."""
+    with quiet():
+        try:
+            return type(config)()
+        except (TypeError, ValueError, KeyError):
+            return None
+
+
+def _inputs(blank: PreTrainedTokenizerBase, config: PretrainedConfig) -> list[str]:
+    """Names of the inputs that tokenizer and model have in common: T5, for one, takes no token types."""
+    from transformers import AutoModel
+
+    with quiet():
+        try:
+            model = AutoModel._model_mapping[type(config)]
+        except (KeyError, ImportError):
+            return list(blank.model_input_names)
+    # Funnel has two, with and without its decoder.
+    taken = inspect.signature((model[0] if isinstance(model, tuple) else model).forward).parameters
+    return [name for name in blank.model_input_names if name in taken]
 
 
 def _blank(config: PretrainedConfig) -> PreTrainedTokenizerBase:
@@ -53,7 +87,11 @@ def _blank(config: PretrainedConfig) -> PreTrainedTokenizerBase:
 
     own = TOKENIZER_MAPPING_NAMES.get(config.model_type)
     reads_both_ways = config.model_type not in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    encoder = reads_both_ways or config.model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    encoder = (
+        reads_both_ways
+        or config.is_encoder_decoder
+        or config.model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    )
     for name in (own, "DebertaTokenizer" if encoder else "GPT2Tokenizer"):
         with quiet():
             try:

@@ -168,6 +168,10 @@ class BaseTask(ABC):
         """Positions of rows of new data that `inputs` can't read, and why, beyond empty cells; none by default."""
         return {}
 
+    def encoded_findings(self, encoded: Mapping[str, Dataset]) -> list[Finding]:
+        """The same about model inputs (what was cut of a target, say); nothing by default."""
+        return []
+
     # -- model --------------------------------------------------------------------------------
 
     auto_class: ClassVar[str]
@@ -222,6 +226,9 @@ class BaseTask(ABC):
         By default there is one format and nothing to add.
         """
 
+    def complete_model(self, model: Any, say: Say) -> None:  # noqa: B027  optional
+        """Set what is saved with a loaded model beside its weights (how it generates, say); nothing by default."""
+
     @abstractmethod
     def encode(self, rows: Mapping[str, list[Any]], processor: Any) -> dict[str, list[Any]]:
         """Canonical rows (a batch, column-wise) to model inputs, with `length` (tokens) and `source`.
@@ -253,6 +260,13 @@ class BaseTask(ABC):
     def model_inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """What the model takes of a batch; the rest is for the objective and for `predictions`."""
         return {name: value for name, value in batch.items() if name != "labels"}
+
+    def outputs(self, model: Any, batch: Mapping[str, Any], processor: Any, *, known: Any) -> Any:
+        """What `predictions` reads in inference; `known` is what the objective gave, None where it was not asked.
+
+        By default that, or a forward pass; tasks that are measured by what they write generate here.
+        """
+        return model(**self.model_inputs(batch)) if known is None else known
 
     # -- learning -----------------------------------------------------------------------------
 

@@ -39,9 +39,22 @@ def small_embedding(folder: Path) -> None:
     (folder / "small" / "vocab.txt").write_text("\n".join(words))
 
 
+def config_of(model_type: str) -> Callable[[Path], None]:
+    """A folder with the configuration of a family, as a Hub checkpoint would have it."""
+
+    def write(folder: Path) -> None:
+        (folder / "m").mkdir()
+        (folder / "m" / "config.json").write_text(json.dumps({"model_type": model_type, "vocab_size": 40000}))
+
+    return write
+
+
 def unwritable(folder: Path) -> None:
     (folder / "a_file").write_text("")
 
+
+NOWHERE = "data.source=nobody/no-such-data"
+"""Data on a Hub that can't be reached here: whoever tried to fetch them would say so."""
 
 CASES: dict[str, tuple[Callable[[Path], None] | None, list[str], str]] = {
     # name: (what is there, arguments, what the message must say)
@@ -88,6 +101,22 @@ CASES: dict[str, tuple[Callable[[Path], None] | None, list[str], str]] = {
         ["data.source=d.csv"],
         "300 different values",
     ),
+    "ERNIE-M, before the data": (
+        config_of("ernie_m"),
+        [NOWHERE, "model.checkpoint=m"],
+        "ernie_m is gone from transformers 5. Choose a checkpoint of another family",
+    ),
+    "an unknown architecture, before the data": (
+        config_of("bertt"),
+        [NOWHERE, "model.checkpoint=m"],
+        "transformers has no model type 'bertt'. Did you mean bert",
+    ),
+    "a family without the task's head, before the data": (
+        config_of("vit"),
+        [NOWHERE, "model.checkpoint=m", "model.config={}", "model.tokenizer=null"],
+        "model type vit has no AutoModelForSequenceClassification, which this task needs; it has AutoModelForImage",
+    ),
+    "data that can't be reached": (None, [NOWHERE], "nobody/no-such-data"),
     "unknown key": (None, ["optim.learning_rat=1e-3"], "did you mean.*learning_rate"),
     "unknown section": (None, ["optimiser.lr=1"], "optimiser"),
     "wrong value": (None, ["train.engine=deepspeed"], "trainer.*accelerate"),

@@ -145,9 +145,9 @@ def test_a_vocabulary_too_small_for_bytes_is_refused() -> None:
 
 def test_the_same_texts_give_the_same_ids_in_every_process(project: Path) -> None:
     code = (
-        "import sys; from nlp_finetune.models.vocabulary import fit; from types import SimpleNamespace\n"
+        "import sys; from nlp_finetune.models.vocabulary import fit; from transformers import AutoConfig\n"
         "for family in ('bert', 'roberta'):\n"
-        "    config = SimpleNamespace(model_type=family, vocab_size=300)\n"
+        "    config = AutoConfig.for_model(family, vocab_size=300)\n"
         "    print(sorted(fit(lambda: sys.argv[1:], config, lambda line: None).get_vocab().items()))"
     )
     command = [sys.executable, "-c", code, *TEXTS]
@@ -253,3 +253,22 @@ def test_vocabulary_and_merges_alone_are_read_as_the_models_family(shared_data: 
 
 def test_a_saved_tokenizer_comes_back(vocabulary: Callable[..., str]) -> None:
     assert len(load_saved_tokenizer(Path(vocabulary(30)))) == 30
+
+
+@pytest.mark.parametrize(("family", "role"), [("bart", "eos"), ("t5", "pad"), ("pegasus", "pad"), ("marian", "pad")])
+def test_a_decoder_from_scratch_starts_with_the_token_that_plays_the_familys_part(family: str, role: str) -> None:
+    tokenizer, config = scratch(family)
+    assert config.decoder_start_token_id == getattr(tokenizer, f"{role}_token_id")
+    assert config.decoder_start_token_id is not None
+    assert config.eos_token_id == tokenizer.eos_token_id == tokenizer("worth it")["input_ids"][-1]
+
+
+@pytest.mark.parametrize("family", ["t5", "distilbert", "modernbert"])
+def test_a_fitted_tokenizer_gives_no_input_that_the_model_does_not_take(family: str) -> None:
+    tokenizer, _ = scratch(family)
+    assert set(tokenizer("worth it")) == {"input_ids", "attention_mask"}
+
+
+def test_mpnet_pads_with_the_id_that_its_code_wants() -> None:
+    tokenizer, config = scratch("mpnet")
+    assert (tokenizer.pad_token_id, config.pad_token_id) == (1, 1)
