@@ -33,7 +33,7 @@ from nlp_finetune.models import checkpoint as checkpoints
 from nlp_finetune.models.loading import check_family, load_config, load_model
 from nlp_finetune.recipe import Recipe
 from nlp_finetune.runs.folder import RunFolder
-from nlp_finetune.runs.recording import Stopwatch
+from nlp_finetune.runs.timing import Stopwatch
 from nlp_finetune.runtime import Runtime, say
 from nlp_finetune.stopping import StopRequest
 from nlp_finetune.tasks import base
@@ -234,7 +234,7 @@ def build(prepared: Prepared, folder: RunFolder, runtime: Runtime, stop: StopReq
         train=rows,
         collate=collate,
         batches=plan,
-        objective=objective,
+        objective=stopwatch.timed(objective),
         count_items=task.count_items,
         score=partial(_score, prepared, objective=objective, runtime=runtime),
         make_optimizer=partial(

@@ -8,8 +8,9 @@ from nlp_finetune.data.batching import BatchPlan
 from nlp_finetune.learning.flow import EarlyStopping, FiniteLoss, Flow, RankSeed, StopOnRequest
 from nlp_finetune.recipe import Train
 from nlp_finetune.runs.folder import RunFolder
-from nlp_finetune.runs.recording import History, Progress, Stopwatch
+from nlp_finetune.runs.recording import History, Progress
 from nlp_finetune.runs.saving import BestWeights, Checkpoints
+from nlp_finetune.runs.timing import Stopwatch
 from nlp_finetune.runtime import Runtime, say
 from nlp_finetune.stopping import StopRequest
 
@@ -24,7 +25,7 @@ def make_callbacks(
     Flow comes first and sets what is due; checkpoints come last and save what the others have become.
     """
     flow = Flow(plan, log_every=train.log_every, eval_every=train.eval_every, save_every=train.save_every)
-    stopwatch = Stopwatch()
+    stopwatch = Stopwatch(cuda=runtime.device.type == "cuda")
     requested = StopOnRequest(
         requested=lambda: stop.signal_name is not None,
         agree=lambda asked: any(runtime.gather(asked)),

@@ -106,6 +106,7 @@ def _training_figures(prepared: Prepared, built: Built, runtime: Runtime) -> dic
         "padding_fraction": round(plan.padding_fraction(steps), 4),
         "peak_memory_mb": round(max(runtime.gather(processes.peak_memory_mb(runtime.device))), 1),
         "seconds": round(seconds, 2),
+        "time_split": {part: round(spent, 3) for part, spent in built.stopwatch.split.items()},
         "steps": steps,
         "trainable_parameters": trainable,
         "total_parameters": total,

@@ -49,6 +49,18 @@ def test_metrics_have_plain_names_an_interval_and_baselines(finished: Path) -> N
     assert found["train"]["steps"] == 12
 
 
+def check_time_split(figures: dict) -> None:
+    split = figures["time_split"]
+    assert set(split) == {"data", "forward", "backward", "optimizer", "evaluation", "saving"}
+    assert min(split.values()) > 0
+    in_steps = sum(split[part] for part in ("data", "forward", "backward", "optimizer"))
+    assert in_steps == pytest.approx(figures["seconds"], rel=0.05, abs=0.05)
+
+
+def test_the_time_split_adds_up_to_the_seconds_of_training_steps(finished: Path) -> None:
+    check_time_split(metrics(finished)["train"])
+
+
 def test_the_best_step_is_the_best_of_the_history(finished: Path) -> None:
     evaluations = {h["step"]: h["validation"]["accuracy"] for h in history(finished) if "validation" in h}
     assert list(evaluations) == [4, 8, 12]
@@ -184,4 +196,7 @@ def test_every_shipped_recipe_has_a_demo_that_runs(name: str, engine: str, tmp_p
         "--recipe", name, "--demo", "train.max_steps=4", f"train.engine={engine}", "output_dir=run", cwd=tmp_path
     )
     assert done.code == 0, done.stderr
-    assert metrics(tmp_path / "run")["train"]["steps"] == 4
+    figures = metrics(tmp_path / "run")["train"]
+    assert figures["steps"] == 4
+    check_time_split(figures)
+    assert set(json.loads((tmp_path / "run" / "details.json").read_text())) >= {"validation"}, done.stderr

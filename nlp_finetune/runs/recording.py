@@ -1,41 +1,14 @@
-"""Callbacks that write a run down: history, progress, time."""
+"""Callbacks that write a run down: history and progress."""
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-
-
-class Stopwatch(TrainerCallback):  # type: ignore[misc]
-    """Seconds spent in training steps, data loading included, evaluation and saving left out."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._mark = 0.0
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self.seconds}
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        self.seconds = saved["seconds"]
-
-    def restart(self) -> None:
-        """Leave out the time since the last step: it was spent elsewhere."""
-        self._mark = time.perf_counter()
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.restart()
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        now = time.perf_counter()
-        self.seconds += now - self._mark
-        self._mark = now
 
 
 class History(TrainerCallback):  # type: ignore[misc]

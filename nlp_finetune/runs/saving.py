@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from nlp_finetune.errors import NlpFinetuneError
 from nlp_finetune.runs import checkpoints
 from nlp_finetune.runs.folder import replaced_folder
-from nlp_finetune.runs.recording import Stopwatch
+from nlp_finetune.runs.timing import Stopwatch
 from nlp_finetune.runtime import Runtime
 
 
