@@ -105,6 +105,11 @@ def prepare(recipe: Recipe, runtime: Runtime, *, tell: Callable[[str], None] = s
             name: inference.encode(task, data, processor, cache_file=_cache_file(loaded, name, data, task, processor))
             for name, data in rows.items()
         }
+    for name, data in encoded.items():
+        if not len(data):
+            raise InputError(
+                f"{name}: the tokenizer leaves nothing to learn from in any of the {len(rows[name])} rows."
+            )
     if recipe.train.batch_size > len(encoded["train"]):
         tell(f"train.batch_size {recipe.train.batch_size} exceeds the data: {len(encoded['train'])} rows a step")
     return Prepared(recipe, task, checkpoint, config, processor, loaded, rows, encoded)

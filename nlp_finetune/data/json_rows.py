@@ -38,8 +38,24 @@ def parse(text: str, *, path: str, suffix: str) -> pa.Table:
     if not names:
         raise InputError(f"{path} has rows, but none of them has any keys.")
     return pa.table(
-        {name: column([row.get(name) for row in rows], name=name, path=path, where=where) for name in names}
+        {name: column(_spans([row.get(name) for row in rows]), name=name, path=path, where=where) for name in names}
     )
+
+
+def _spans(values: list[Any]) -> list[Any]:
+    """Lists of `[start, end, label]`, which spaCy and doccano write, as lists of objects with these keys.
+
+    Such a list mixes types, so Arrow has no other place for it.
+    """
+    items = [item for value in values if isinstance(value, list) for item in value]
+    if not items or not all(
+        isinstance(item, list) and [type(part) for part in item] == [int, int, str] for item in items
+    ):
+        return values
+    keys = ("start", "end", "label")
+    return [
+        [dict(zip(keys, item, strict=True)) for item in value] if isinstance(value, list) else value for value in values
+    ]
 
 
 def column(values: list[Any], *, name: str, path: str, where: Callable[[int], str]) -> pa.Array:
@@ -57,8 +73,9 @@ def column(values: list[Any], *, name: str, path: str, where: Callable[[int], st
         return pa.array(values)
     except (pa.ArrowException, OverflowError, UnicodeEncodeError):
         i = _first_misfit(values)
+        problem = "does not fit with those before it" if i else "mixes types"
         raise InputError(
-            f"{path}, {where(i)}: the value of column '{name}' does not fit with those before it: "
+            f"{path}, {where(i)}: the value of column '{name}' {problem}: "
             f"{_shown(values[i])}. Give every row the same structure and types."
         ) from None
 

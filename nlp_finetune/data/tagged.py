@@ -205,6 +205,6 @@ def _items(cell: Any) -> list[Any]:
 
 def _span(item: Any, where: str, column: str) -> Span:
     label = next((item[key] for key in _KINDS if item.get(key) is not None), None) if isinstance(item, dict) else None
-    if label is None or not all(isinstance(item.get(key), int) for key in ("start", "end")):
+    if label is None or not all(type(item.get(key)) is int for key in ("start", "end")):
         raise InputError(f"{where}: column {column!r} holds {item!r}; a span is {{start, end, label}}.")
     return Span(item["start"], item["end"], str(label))

@@ -19,6 +19,7 @@ from nlp_finetune.errors import InputError
 
 OUTSIDE = "O"
 _TAG = re.compile(r"([BIESMLUW])[-_](.+)")
+_LOWER_CASE = re.compile("[bieslmuwo][-_].+|o")
 _WITH_ENDS = {"BIOES": "BIES", "BMES": "BMES", "BILOU": "BILU", "BMEW": "BMEW", "BIEW": "BIEW"}
 _INSIDE, _LAST, _SINGLE = {"I", "M"}, {"E", "L"}, {"S", "U", "W"}
 _NEEDLESS_SHARE = 0.01
@@ -77,6 +78,12 @@ def _beginnings(splits: Sequence[TaggedRows]) -> int:
 def _detect(splits: Sequence[TaggedRows]) -> str:
     letters = {parts(tag)[0] for split in splits for tags in split.tags for tag in set(tags)}
     if "" in letters:
+        kinds = {parts(tag)[1] for split in splits for tags in split.tags for tag in set(tags)} - {""}
+        if all(map(_LOWER_CASE.fullmatch, kinds)):
+            raise InputError(
+                f"The tags are written in lower case ({_firsts(splits, {''})}). Write O, B-TYPE and I-TYPE, "
+                "with capital letters before the hyphen."
+            )
         if letters <= {"", OUTSIDE} and OUTSIDE in letters:
             return "IO"
         problem = "Tags with and without a prefix are mixed" if letters - {"", OUTSIDE} else "No word has the tag O"

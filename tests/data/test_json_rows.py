@@ -35,6 +35,16 @@ def test_json_in_every_usual_form_keeps_its_types(write: Write, name: str, conte
     }
 
 
+def test_spans_as_lists_of_three_become_objects(write: Write) -> None:
+    rows = [{"text": "Ada B", "label": [[0, 3, "PER"]]}, {"text": "no", "label": []}]
+    assert columns(write("a.json", json.dumps(rows)))["label"] == [[{"start": 0, "end": 3, "label": "PER"}], []]
+
+
+def test_a_first_value_that_mixes_types_is_not_compared_with_others(write: Write) -> None:
+    rows = "\n".join(json.dumps({"x": [1, "a"]}) for _ in range(2))
+    assert "line 1: the value of column 'x' mixes types" in refusal(write("a.jsonl", rows))
+
+
 def test_one_row_of_lists_is_a_row(write: Write) -> None:
     assert columns(write("a.jsonl", '{"tokens": ["a", "b"], "tags": [0, 1]}\n'))["tags"] == [[0, 1]]
 
