@@ -6,7 +6,6 @@ build(prepared)  ->  Built      model loaded, and everything an engine needs aro
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nlp_finetune import inference
+from nlp_finetune import choices, inference
 from nlp_finetune.arguments import check_extra, training_arguments
 from nlp_finetune.callbacks import make_callbacks
 from nlp_finetune.data import groups, sources, splits
@@ -24,10 +23,10 @@ from nlp_finetune.data.drawing import DrawnRows
 from nlp_finetune.errors import InputError
 from nlp_finetune.job import Job
 from nlp_finetune.learning.flow import Flow
-from nlp_finetune.learning.losses import build_loss
 from nlp_finetune.learning.micro_batch import choose_micro_batches, freeze_unused
-from nlp_finetune.learning.optimizers import make_optimizer, make_scheduler
+from nlp_finetune.learning.optimizers import make_optimizer
 from nlp_finetune.learning.precision import choose_precision
+from nlp_finetune.learning.schedules import make_scheduler
 from nlp_finetune.models import adapters
 from nlp_finetune.models import checkpoint as checkpoints
 from nlp_finetune.models.loading import check_family, load_config, load_model
@@ -94,7 +93,7 @@ def prepare(recipe: Recipe, runtime: Runtime, *, tell: Callable[[str], None] = s
     for note in loaded.notes:
         tell(note)
     rows = _split(recipe, task.prepare(loaded.splits, tell), task, tell)
-    _check_choices(recipe, task, runtime)
+    choices.check(recipe, task, runtime)
     config = load_config(checkpoint, overrides=task.config_overrides(), edits=recipe.model.config)
     task.check_format(recipe.model.save_format, config)
     processor = task.processor(
@@ -157,26 +156,6 @@ def _split(
     return rows
 
 
-def _check_choices(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -> None:
-    """What only data and machine can tell: do loss, metric, precision and batch size fit them?"""
-    fitting = task.losses()
-    if recipe.loss.name not in ("auto", *fitting):
-        raise InputError(f"loss.name {recipe.loss.name} does not fit these labels; use {' or '.join(fitting)}.")
-    metrics = ("loss", *task.metric_names())
-    if recipe.train.metric not in ("auto", *metrics):
-        near = difflib.get_close_matches(recipe.train.metric, metrics, n=1)
-        raise InputError(
-            f"train.metric {recipe.train.metric}: not among this task's metrics ({', '.join(metrics)})"
-            + (f"; did you mean {near[0]}?" if near else ".")
-        )
-    choose_precision(recipe.train.precision, runtime.device, lambda _: None)
-    if recipe.train.batch_size < runtime.processes:
-        raise InputError(
-            f"train.batch_size {recipe.train.batch_size} is smaller than the {runtime.processes} processes: "
-            "each needs a row in every optimizer step."
-        )
-
-
 def _cache_file(loaded: sources.Loaded, split: str, rows: Dataset, task: base.BaseTask, processor: Any) -> Path:
     """Where the encoded split is cached: named by data, processor and preprocessing version."""
     import datasets
@@ -206,9 +185,7 @@ def build(prepared: Prepared, folder: RunFolder, runtime: Runtime, stop: StopReq
     train, optim = recipe.train, recipe.optim
     model = _model(prepared, folder)
     collate = task.collator(processor)
-    loss_name = task.losses()[0] if recipe.loss.name == "auto" else recipe.loss.name
-    loss = build_loss(loss_name, label_smoothing=recipe.loss.label_smoothing, gamma=recipe.loss.gamma)
-    objective = task.objective(loss)
+    objective = task.objective(choices.loss(recipe.loss, task, prepared.encoded["train"], say))
     rows = DrawnRows(prepared.encoded["train"], transform=task.transform(processor, training=True), seed=train.seed)
     lengths = list(prepared.encoded["train"]["length"])
     precision = choose_precision(train.precision, runtime.device, say)
@@ -223,7 +200,7 @@ def build(prepared: Prepared, folder: RunFolder, runtime: Runtime, stop: StopReq
         processes=runtime.processes, micro_batches=micro_batches, bucket=train.bucket,
     )  # fmt: skip
     flow, stopwatch, stateful, callbacks = make_callbacks(
-        train, plan, metric=prepared.metric, folder=folder, runtime=runtime, stop=stop
+        train, optim, plan, metric=prepared.metric, folder=folder, runtime=runtime, stop=stop
     )
     job = Job(
         model=model,
@@ -244,9 +221,11 @@ def build(prepared: Prepared, folder: RunFolder, runtime: Runtime, stop: StopReq
         score=partial(_score, prepared, objective=objective, runtime=runtime),
         make_optimizer=partial(
             make_optimizer, name=optim.name, learning_rate=optim.learning_rate, weight_decay=optim.weight_decay,
-            momentum=optim.momentum, betas=(optim.beta1, optim.beta2), eps=optim.epsilon,
+            momentum=optim.momentum, nesterov=optim.nesterov, betas=(optim.beta1, optim.beta2), eps=optim.epsilon,
         ),
-        make_scheduler=partial(make_scheduler, name=optim.schedule, warmup=optim.warmup),
+        make_scheduler=partial(
+            make_scheduler, name=optim.schedule, warmup=optim.warmup, power=optim.power, decay=optim.decay
+        ),
         callbacks=callbacks,
         processor=processor,
     )  # fmt: skip

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from nlp_finetune.data.batching import BatchPlan
-from nlp_finetune.learning.flow import EarlyStopping, FiniteLoss, Flow, RankSeed, StopOnRequest
-from nlp_finetune.recipe import Train
+from nlp_finetune.learning.flow import FiniteLoss, Flow, RankSeed, StopOnRequest
+from nlp_finetune.learning.patience import EarlyStopping, ReduceOnPlateau
+from nlp_finetune.recipe import Optim, Train
 from nlp_finetune.runs.folder import RunFolder
 from nlp_finetune.runs.recording import History, Progress
 from nlp_finetune.runs.saving import BestWeights, Checkpoints
@@ -18,7 +19,7 @@ _LOWER_IS_BETTER = {"loss", "rmse", "mae", "perplexity", "pseudo_perplexity"}
 
 
 def make_callbacks(
-    train: Train, plan: BatchPlan, *, metric: str, folder: RunFolder, runtime: Runtime, stop: StopRequest
+    train: Train, optim: Optim, plan: BatchPlan, *, metric: str, folder: RunFolder, runtime: Runtime, stop: StopRequest
 ) -> tuple[Flow, Stopwatch, list[Any], list[Any]]:
     """Flow, stopwatch, the callbacks whose state belongs into a checkpoint, and all of them in order.
 
@@ -41,6 +42,10 @@ def make_callbacks(
     stateful: list[Any] = [stopwatch]
     seed = RankSeed(train.seed, rank=runtime.rank)
     callbacks: list[Any] = [flow, seed, stopwatch, requested, FiniteLoss(), best]
+    if optim.schedule == "plateau":
+        plateau = ReduceOnPlateau(patience=optim.plateau_patience, factor=optim.plateau_factor, say=say)
+        stateful.append(plateau)
+        callbacks.append(plateau)
     if train.patience is not None:
         early = EarlyStopping(patience=train.patience, say=say)
         stateful.append(early)

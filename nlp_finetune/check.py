@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nlp_finetune.data import checks, lengths
 from nlp_finetune.data.duplicates import SplitTexts
 from nlp_finetune.errors import InputError
-from nlp_finetune.learning.optimizers import schedule_factor, warmup_steps
+from nlp_finetune.learning.schedules import ScheduleFactor
 from nlp_finetune.models import summary
 from nlp_finetune.runtime import Runtime, say
 
@@ -250,7 +250,7 @@ def plan_report(prepared: Prepared, runtime: Runtime) -> PlanReport:
         model = getattr(transformers, prepared.task.auto_class).from_config(prepared.config)
     adapter = _adapter_fact(prepared, model)
     steps, rows = prepared.steps, len(prepared.encoded["train"])
-    factor = schedule_factor(optim.schedule, warmup=optim.warmup, steps=steps)
+    factor = ScheduleFactor(optim.schedule, warmup=optim.warmup, steps=steps, power=optim.power, decay=optim.decay)
     marks = [(f"{share}%", min(steps - 1, round(share / 100 * steps))) for share in (0, 25, 50, 75, 100)]
     longest = max(prepared.encoded["train"]["length"])
     per_process = -(-prepared.batch_size // runtime.processes)
@@ -270,7 +270,7 @@ def plan_report(prepared: Prepared, runtime: Runtime) -> PlanReport:
             "evaluation",
             f"every {train.eval_every}" if train.eval_every == "epoch" else f"every {train.eval_every} steps",
         ),
-        ("optimizer", f"{optim.name}, {optim.schedule} schedule, {warmup_steps(optim.warmup, steps)} steps of warm-up"),
+        ("optimizer", f"{optim.name}, {optim.schedule} schedule, {factor.rise} steps of warm-up"),
         ("engine", f"{train.engine} on {runtime.processes} process(es), {runtime.threads} threads each"),
         *adapter,
     ]

@@ -11,7 +11,7 @@ LAYERS = (
     ("cli", "__main__"),
     ("check", "train", "finishing", "search", "repeat"),
     ("reports", "deploy"),
-    ("build", "arguments", "callbacks"),
+    ("build", "arguments", "callbacks", "choices"),
     ("engines", "inference"),
     ("tasks",),
     ("runs", "data", "models", "learning", "augment", "metrics"),

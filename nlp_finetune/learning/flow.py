@@ -63,37 +63,6 @@ class RankSeed(TrainerCallback):  # type: ignore[misc]
         torch.manual_seed(self.seed + self.rank)
 
 
-class EarlyStopping(TrainerCallback):  # type: ignore[misc]
-    """Stops after `patience` evaluations in a row without a new best.
-
-    Comes after the callback that sets `state.best_global_step`. Its count is part of every checkpoint.
-    """
-
-    def __init__(self, *, patience: int, say: Callable[[str], None]) -> None:
-        self.patience = patience
-        self.say = say
-        self.evaluations_without_best = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"evaluations_without_best": self.evaluations_without_best}
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        self.evaluations_without_best = saved["evaluations_without_best"]
-
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> TrainerControl:
-        is_best = state.best_global_step == state.global_step
-        self.evaluations_without_best = 0 if is_best else self.evaluations_without_best + 1
-        if self.evaluations_without_best >= self.patience and not control.should_training_stop:
-            self.say(
-                f"early stopping at step {state.global_step}: no better than step {state.best_global_step} "
-                f"in {self.patience} evaluations"
-            )
-            control.should_training_stop = True
-        return control
-
-
 class StopOnRequest(TrainerCallback):  # type: ignore[misc]
     """Ends training, with a checkpoint, at the next step after any process was asked to stop.
 

@@ -1,22 +1,45 @@
-"""Optimizers and learning-rate schedules, as tables of records."""
+"""Optimizers, as a table of records, and their groups of parameters; schedules are in `schedules.py`."""
 
 from __future__ import annotations
 
-import math
+import importlib.util
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim import SGD, Adafactor, Adam, AdamW, Optimizer, RMSprop
 
-_BUILDERS: Mapping[str, tuple[type[Optimizer], tuple[str, ...]]] = {
+from nlp_finetune.errors import InputError
+from nlp_finetune.learning.lion import Lion
+
+
+def _adamw_8bit(groups: Any, **settings: Any) -> Optimizer:
+    from bitsandbytes.optim import AdamW8bit  # type: ignore[import-not-found]
+
+    made: Optimizer = AdamW8bit(groups, **settings)
+    return made
+
+
+_BUILDERS: Mapping[str, tuple[Callable[..., Optimizer], tuple[str, ...]]] = {
     "adamw": (AdamW, ("betas", "eps")),
     "adam": (Adam, ("betas", "eps")),
     "rmsprop": (RMSprop, ("momentum", "eps")),
-    "sgd": (SGD, ("momentum",)),
+    "sgd": (SGD, ("momentum", "nesterov")),
+    "adafactor": (Adafactor, ()),
+    "lion": (Lion, ("betas",)),
+    "adamw_8bit": (_adamw_8bit, ("betas", "eps")),
 }
 """Name -> class and the settings it takes besides learning rate and weight decay."""
+
+
+def check_available(name: str, device: torch.device) -> None:
+    """Raise `InputError` for an optimizer that this machine cannot run."""
+    if name != "adamw_8bit":
+        return
+    if device.type != "cuda":
+        raise InputError(f"optim.name adamw_8bit needs a GPU; this run is on {device.type}. Use optim.name=adamw.")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError("optim.name adamw_8bit needs bitsandbytes: pip install bitsandbytes")
 
 
 def parameter_groups(model: torch.nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
@@ -41,54 +64,12 @@ def make_optimizer(
     learning_rate: float,
     weight_decay: float,
     momentum: float = 0.0,
+    nesterov: bool = False,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
 ) -> Optimizer:
     """Build the optimizer called `name` for what trains in `model`."""
     kind, takes = _BUILDERS[name]
-    settings: dict[str, Any] = {"momentum": momentum, "betas": betas, "eps": eps}
+    settings: dict[str, Any] = {"momentum": momentum, "nesterov": nesterov, "betas": betas, "eps": eps}
     groups = parameter_groups(model, weight_decay=weight_decay)
-    return kind(groups, lr=learning_rate, **{key: settings[key] for key in takes})  # type: ignore[call-arg]
-
-
-def _linear(done: float) -> float:
-    return 1.0 - done
-
-
-def _cosine(done: float) -> float:
-    return 0.5 * (1.0 + math.cos(math.pi * done))
-
-
-def _constant(done: float) -> float:
-    return 1.0
-
-
-SCHEDULES: Mapping[str, Callable[[float], float]] = {
-    "linear": _linear,
-    "cosine": _cosine,
-    "constant": _constant,
-}
-"""Name -> factor of the learning rate at a share (0 to 1) of the steps after warm-up."""
-
-
-def warmup_steps(warmup: float, steps: int) -> int:
-    """Optimizer steps of warm-up: `warmup` below 1 is a share of all steps, else a number of steps."""
-    return math.ceil(warmup * steps) if warmup < 1 else int(warmup)
-
-
-def schedule_factor(name: str, *, warmup: float, steps: int) -> Callable[[int], float]:
-    """Factor of the learning rate before optimizer step `step` (0-based): linear warm-up, then `name`."""
-    rise = warmup_steps(warmup, steps)
-    shape = SCHEDULES[name]
-
-    def factor(step: int) -> float:
-        if step < rise:
-            return step / rise
-        return max(0.0, shape(min(1.0, (step - rise) / max(1, steps - rise))))
-
-    return factor
-
-
-def make_scheduler(optimizer: Optimizer, steps: int, *, name: str, warmup: float) -> LambdaLR:
-    """Schedule over `steps` optimizer steps, whatever the number of processes."""
-    return LambdaLR(optimizer, schedule_factor(name, warmup=warmup, steps=steps))
+    return kind(groups, lr=learning_rate, **{key: settings[key] for key in takes})

@@ -55,6 +55,8 @@ def _words(kind: Any, rules: list[Any]) -> str:
         items = get_args(kind) or (Any,)
         words = " or ".join(f"{_words(k, [])}s" for k, _ in _alternatives(items[0], []))
         return f"a list of {_count(rules)}{words}"
+    if get_origin(kind) is dict and get_args(kind)[1] is not Any:
+        return "a mapping to " + " or ".join(_words(k, rules) for k, rules in _alternatives(get_args(kind)[1], []))
     if isinstance(kind, str):
         return f"'{kind}'"
     pattern = next((rule.pattern for rule in rules if getattr(rule, "pattern", None)), None)

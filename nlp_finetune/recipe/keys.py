@@ -54,6 +54,10 @@ class Keys:
         section = self.sections[path[0]]
         return section.get(path[1]) if section and len(path) > 1 else None
 
+    def is_field(self, path: Path) -> bool:
+        """Whether a path is as deep as a field, and not inside a mapping that a field takes."""
+        return len(path) == (2 if path[0] in self.sections else 1)
+
     def is_known(self, path: Path) -> bool:
         """Whether a value may be set at `path`."""
         if not all(path):
@@ -63,8 +67,7 @@ class Keys:
         found = self.field(path)
         if found is None:
             return False
-        depth = 2 if path[0] in self.sections else 1
-        return len(path) == depth or (path[0] != "demo" and describing.takes_mapping(found))
+        return self.is_field(path) or (path[0] != "demo" and describing.takes_mapping(found))
 
     def wrong(self, path: Path) -> tuple[str, str | None]:
         """What to say about an unknown key, and the dotted path that was probably meant."""

@@ -6,7 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from nlp_finetune.recipe.section import BelowOne, Conflict, NotNegative, Positive, Section
+from nlp_finetune.recipe.section import BelowOne, Conflict, Count, NotNegative, OpenFraction, Positive, Section, Text
+
+_CLASSES = ("auto", "cross_entropy", "focal", "bce")
+_ADAM = ("adamw", "adam", "adamw_8bit")
 
 
 class Loss(Section):
@@ -19,35 +22,74 @@ class Loss(Section):
         default=0.0, description="Probability moved from the true class to all classes; for cross_entropy."
     )
     gamma: NotNegative = Field(default=2.0, description="How strongly easy rows are played down; for focal.")
+    class_weights: Literal["balanced"] | dict[Text, NotNegative] | None = Field(
+        default=None,
+        description=(
+            "How much an item of each class counts: `balanced` (rare classes more, 1 on average) or a weight by "
+            "class name, 1 where none is given; with bce, weights of the positive rows."
+        ),
+    )
 
     def conflicts(self) -> list[Conflict]:
-        return self._unused(self.name, {"label_smoothing": ("cross_entropy",), "gamma": ("focal",)})
+        users = {"label_smoothing": ("cross_entropy",), "gamma": ("focal",), "class_weights": _CLASSES}
+        return self._unused(self.name, users)
 
 
 class Optim(Section):
     """How weights move."""
 
-    name: Literal["adamw", "adam", "rmsprop", "sgd"] = Field(default="adamw", description="The optimizer.")
+    name: Literal["adamw", "adam", "rmsprop", "sgd", "adafactor", "lion", "adamw_8bit"] = Field(
+        default="adamw", description="The optimizer; adamw_8bit is that of bitsandbytes, on a GPU."
+    )
     learning_rate: Positive = Field(default=2e-5, description="Peak learning rate, reached after the warm-up.")
     weight_decay: NotNegative = Field(default=0.01, description="Weight decay of matrices; biases and norms have none.")
-    schedule: Literal["linear", "cosine", "constant"] = Field(
-        default="linear", description="Course of the learning rate after the warm-up: down to 0, or constant."
+    schedule: Literal[
+        "linear", "cosine", "constant", "polynomial", "inverse_sqrt", "one_cycle", "warmup_stable_decay", "plateau"
+    ] = Field(
+        default="linear",
+        description="Course of the rate after the warm-up; all but constant, inverse_sqrt and plateau end at 0.",
     )
     warmup: Annotated[int, Field(ge=0)] | BelowOne = Field(
         default=0.06,
         description="Length of the warm-up: below 1 a share of all optimizer steps, else a number of steps.",
     )
+    power: Positive = Field(default=2.0, description="Exponent of the fall; for polynomial.")
+    decay: OpenFraction = Field(
+        default=0.2, description="Share of all steps, at the end, in which the rate falls; for warmup_stable_decay."
+    )
+    plateau_patience: Count = Field(
+        default=1, description="Evaluations in a row without a new best before the rate is cut; for plateau."
+    )
+    plateau_factor: OpenFraction = Field(default=0.5, description="What the rate is multiplied by then; for plateau.")
     max_grad_norm: NotNegative | None = Field(
         default=1.0, description="Gradients with a larger norm are scaled down to it; null or 0 is off."
     )
     momentum: BelowOne = Field(default=0.0, description="Momentum; for sgd and rmsprop.")
-    beta1: BelowOne = Field(default=0.9, description="Decay of the mean of gradients; for adamw and adam.")
-    beta2: BelowOne = Field(default=0.999, description="Decay of the mean of squared gradients; for adamw and adam.")
+    nesterov: bool = Field(default=False, description="Whether momentum looks ahead (Nesterov); for sgd.")
+    beta1: BelowOne = Field(default=0.9, description="Decay of the mean of gradients; for adamw, adam and lion.")
+    beta2: BelowOne = Field(
+        default=0.999,
+        description="Decay of the mean of squared gradients (lion: of gradients); for adamw, adam and lion.",
+    )
     epsilon: Positive = Field(
         default=1e-8, description="Added to the denominator for stability; for adamw, adam and rmsprop."
     )
 
     def conflicts(self) -> list[Conflict]:
-        adam = ("adamw", "adam")
-        momentum, epsilon = ("sgd", "rmsprop"), (*adam, "rmsprop")
-        return self._unused(self.name, {"momentum": momentum, "beta1": adam, "beta2": adam, "epsilon": epsilon})
+        by_name = {
+            "momentum": ("sgd", "rmsprop"),
+            "nesterov": ("sgd",),
+            "beta1": (*_ADAM, "lion"),
+            "beta2": (*_ADAM, "lion"),
+            "epsilon": (*_ADAM, "rmsprop"),
+        }
+        by_schedule = {
+            "power": ("polynomial",),
+            "decay": ("warmup_stable_decay",),
+            "plateau_patience": ("plateau",),
+            "plateau_factor": ("plateau",),
+        }
+        found = [*self._unused(self.name, by_name), *self._unused(self.schedule, by_schedule, choice="schedule")]
+        if self.nesterov and self.momentum == 0 and self.name == "sgd":
+            found.append(("nesterov", "needs optim.momentum above 0"))
+        return found

@@ -104,11 +104,12 @@ def overrides(texts: Sequence[str], keys: Keys) -> tuple[list[Setting], list[Pro
 
 def _override_node(path: Path, value: str, keys: Keys) -> tuple[yaml.Node | None, list[Problem]]:
     """Node of an override's value; for a field of text, the text as it stands (`data/*.csv`, `|`)."""
-    known = keys.field(path)
+    known = keys.field(path) if keys.is_field(path) else None
     quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
     if known is not None and describing.takes_text(known) and not quoted:
         is_list = describing.takes_list(known) and value.startswith("[")
-        if not is_list:
+        is_mapping = describing.takes_mapping(known) and value.startswith("{")
+        if not is_list and not is_mapping:
             return nodes.text_node(value), []
     node, problems = nodes.parse(value, COMMAND_LINE)
     return (node or nodes.text_node(value), []) if not problems else (None, problems)
@@ -141,16 +142,14 @@ class Layers:
 
     def _value(self, setting: Setting) -> Any:
         known = self.keys.field(setting.path)
-        if known is None:
+        if known is None or not self.keys.is_field(setting.path):
             return nodes.value(setting.node)
-        value = nodes.value(setting.node, as_text=describing.takes_text(known))
-        if value is None and describing.takes_mapping(known) and self._is_field(setting.path):
+        is_mapping = isinstance(setting.node, yaml.MappingNode)
+        value = nodes.value(setting.node, as_text=describing.takes_text(known) and not is_mapping)
+        if value is None and describing.takes_mapping(known):
             return {}
         is_item = isinstance(value, str) and value not in describing.choices(known)
         return [value] if is_item and describing.takes_only_lists(known) else value
-
-    def _is_field(self, path: Path) -> bool:
-        return len(path) == (2 if path[0] in self.keys.sections else 1)
 
     def put(self, path: Path, value: Any, origin: str) -> None:
         """Set one value in place of whatever stood at, above or below its path."""

@@ -6,6 +6,7 @@ keys that another choice would silently ignore: no key is accepted and ignored.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -37,7 +38,7 @@ class Section(BaseModel):
             raise PydanticCustomError("conflict", "{text}", {"text": text, "conflicts": conflicts})
         return self
 
-    def _unused(self, name: str, users: dict[str, tuple[str, ...]], *, choice: str = "name") -> list[Conflict]:
+    def _unused(self, name: str, users: Mapping[str, tuple[str, ...]], *, choice: str = "name") -> list[Conflict]:
         """Keys set away from their default though the `choice` called `name` is none of those that use them."""
         section, fields = type(self).__name__.lower(), type(self).model_fields
         return [

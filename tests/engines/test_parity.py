@@ -45,6 +45,33 @@ def test_engines_agree_step_by_step(loss: str, micro_batches: int) -> None:
     assert trainer["weights"] == accelerate["weights"]
 
 
+@pytest.mark.parametrize("micro_batches", [1, 3])
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal", "bce"])
+def test_engines_and_cuts_agree_with_class_weights(loss: str, micro_batches: int) -> None:
+    settings = Settings(loss=loss, weights=[0.5, 1.0, 4.0], micro_batches=micro_batches)
+    trainer = run(settings)
+    accelerate = run(replace(settings, engine="accelerate"))
+    assert trainer["weights"] == accelerate["weights"]
+    assert_same_trajectory(trainer, run(replace(settings, micro_batches=2)), tolerance=2e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "sgd", "adafactor", "lion"])
+def test_engines_agree_with_every_optimizer(optimizer: str) -> None:
+    settings = Settings(optimizer=optimizer, micro_batches=2)
+    trainer, accelerate = run(settings), run(replace(settings, engine="accelerate"))
+    assert_same_trajectory(trainer, accelerate, tolerance=1e-6)
+    assert trainer["weights"] == accelerate["weights"]
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "warmup_stable_decay", "plateau"])
+def test_engines_agree_with_schedules_that_are_more_than_a_shape(schedule: str) -> None:
+    settings = Settings(schedule=schedule)
+    trainer, accelerate = run(settings), run(replace(settings, engine="accelerate"))
+    assert_same_trajectory(trainer, accelerate, tolerance=1e-6)
+    # Evaluated every 2 steps, never better than the first: the plateau cuts the rate again and again.
+    assert trainer["learning_rate"][-1] < max(trainer["learning_rate"])
+
+
 def test_engines_agree_with_dropout() -> None:
     trainer = run(Settings(engine="trainer", dropout=0.1, micro_batches=2))
     accelerate = run(Settings(engine="accelerate", dropout=0.1, micro_batches=2))

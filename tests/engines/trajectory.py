@@ -22,9 +22,11 @@ from nlp_finetune.data.batching import BatchPlan
 from nlp_finetune.data.drawing import DrawnRows
 from nlp_finetune.engines import hf_trainer, loop
 from nlp_finetune.job import Fitted, Job
-from nlp_finetune.learning.flow import EarlyStopping, Flow, RankSeed
+from nlp_finetune.learning.flow import Flow, RankSeed
 from nlp_finetune.learning.losses import build_loss
-from nlp_finetune.learning.optimizers import make_optimizer, make_scheduler
+from nlp_finetune.learning.optimizers import make_optimizer
+from nlp_finetune.learning.patience import EarlyStopping, ReduceOnPlateau
+from nlp_finetune.learning.schedules import make_scheduler
 from nlp_finetune.models import adapters
 
 ROWS, CLASSES = 37, 3
@@ -44,6 +46,9 @@ class Settings:
     dropout: float = 0.0
     changing_rows: bool = False
     adapter: str | None = None
+    weights: list[float] | None = None
+    optimizer: str = "adamw"
+    schedule: str = "linear"
 
 
 def run(settings: Settings) -> dict[str, Any]:
@@ -81,6 +86,8 @@ def build_job(settings: Settings, folder: str) -> Job:
     )
     flow = Flow(plan, log_every=1, eval_every=2, save_every=None)
     callbacks: list[Any] = [flow, RankSeed(3, rank=PartialState(cpu=True).process_index)]
+    if settings.schedule == "plateau":
+        callbacks += [_BestFirst(), ReduceOnPlateau(patience=1, factor=0.5, say=lambda _: None)]
     if settings.patience is not None:
         callbacks += [_BestFirst(), EarlyStopping(patience=settings.patience, say=lambda _: None)]
     return Job(
@@ -102,11 +109,11 @@ def build_job(settings: Settings, folder: str) -> Job:
         train=DrawnRows(_rows(settings), transform=_changed if settings.changing_rows else None, seed=5),
         collate=_collate,
         batches=plan,
-        objective=_objective(settings.loss),
+        objective=_objective(settings),
         count_items=lambda batch: int(batch["labels"].numel()),
         score=lambda model: {"accuracy": 0.5},
-        make_optimizer=lambda m: make_optimizer(m, name="adamw", learning_rate=1e-3, weight_decay=0.01),
-        make_scheduler=lambda o, n: make_scheduler(o, n, name="linear", warmup=0.25),
+        make_optimizer=lambda m: make_optimizer(m, name=settings.optimizer, learning_rate=1e-3, weight_decay=0.01),
+        make_scheduler=lambda o, n: make_scheduler(o, n, name=settings.schedule, warmup=0.25),
         callbacks=callbacks,
     )
 
@@ -176,8 +183,9 @@ def _collate(rows: Any) -> dict[str, torch.Tensor]:
     }
 
 
-def _objective(name: str) -> Any:
-    loss = build_loss(name, label_smoothing=0.1 if name == "cross_entropy" else 0.0, gamma=2.0)
+def _objective(settings: Settings) -> Any:
+    smoothing = 0.1 if settings.loss == "cross_entropy" else 0.0
+    loss = build_loss(settings.loss, label_smoothing=smoothing, weights=settings.weights)
 
     def objective(model: Any, batch: Any, num_items: Any) -> Any:
         outputs = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])

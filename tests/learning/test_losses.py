@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nlp_finetune.errors import InputError
-from nlp_finetune.learning.losses import IGNORED, LOSSES, build_loss
+from nlp_finetune.learning.losses import IGNORED, LOSSES, WEIGHTED, build_loss
 
 CLASSES = 5
 
@@ -87,6 +87,42 @@ def test_focal_with_gamma_zero_is_cross_entropy() -> None:
     )
 
 
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_class_weights_of_one_change_nothing(name: str) -> None:
+    logits, targets = make_batch(name)
+    assert torch.equal(build_loss(name, weights=[1.0] * CLASSES)(logits, targets), build_loss(name)(logits, targets))
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "focal"])
+def test_a_class_weighs_as_if_its_rows_stood_there_so_often(name: str) -> None:
+    logits, targets = make_batch(name)
+    doubled = targets == 2
+    weights = [1.0, 1.0, 2.0, 1.0, 1.0]
+    expected = build_loss(name)(torch.cat([logits, logits[doubled]]), torch.cat([targets, targets[doubled]]))
+    torch.testing.assert_close(build_loss(name, weights=weights)(logits, targets), expected)
+
+
+def test_positive_weights_are_torchs() -> None:
+    logits, targets = make_batch("bce")
+    weights = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
+    expected = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights, reduction="sum")
+    torch.testing.assert_close(build_loss("bce", weights=weights.tolist())(logits, targets), expected)
+
+
+def test_a_class_that_weighs_nothing_is_not_learned_from() -> None:
+    logits, targets = make_batch("cross_entropy")
+    logits.requires_grad_()
+    loss = build_loss("cross_entropy", weights=[0.0, 1.0, 1.0, 1.0, 1.0])
+    (gradient,) = torch.autograd.grad(loss(logits, targets), logits)
+    assert gradient[targets == 0].abs().sum() == 0
+
+
+@pytest.mark.parametrize("name", ["mse", "huber"])
+def test_numbers_have_no_classes_to_weigh(name: str) -> None:
+    with pytest.raises(InputError, match="class_weights"):
+        build_loss(name, weights=[1.0])
+
+
 def test_focal_plays_easy_rows_down_more_than_hard_ones() -> None:
     logits, targets = torch.tensor([[4.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])
     share = [
@@ -108,7 +144,15 @@ def test_focal_has_finite_gradients_on_rows_that_are_certain(gamma: float) -> No
     assert logits.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("options", [{"name": "cross_entropy", "label_smoothing": 0.1}, {"name": "focal"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"name": "cross_entropy", "label_smoothing": 0.1},
+        {"name": "focal"},
+        {"name": "focal", "weights": [1.0, 2.0, 3.0, 4.0, 5.0]},
+        {"name": "cross_entropy", "weights": [1.0, 2.0, 3.0, 4.0, 5.0]},
+    ],
+)
 def test_ignored_targets_add_nothing_to_value_or_gradient(options: dict[str, object]) -> None:
     loss = build_loss(**options)  # type: ignore[arg-type]
     logits, targets = make_batch("cross_entropy")

@@ -225,3 +225,9 @@ def test_other_data_clear_whatever_option_the_task_says_describes_them(
     text = minimal.replace("label: kind", "label: kind, on_long: error")
     options = read(text, "data.source=x.csv").recipe.task.model_dump()
     assert (options["on_long"], options["label"]) == ("truncate", "kind")
+
+
+@pytest.mark.parametrize("override", ["loss.class_weights={spam: 3}", "loss.class_weights.spam=3"])
+def test_a_mapping_can_be_given_where_a_word_could_stand(read: Read, minimal: str, override: str) -> None:
+    assert read(minimal, override).recipe.loss.class_weights == {"spam": 3.0}
+    assert read(minimal, "loss.class_weights=balanced").recipe.loss.class_weights == "balanced"

@@ -1,0 +1,76 @@
+"""Choices of a recipe that only data and machine can judge: loss, metric, precision, optimizer, batch size."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from nlp_finetune.errors import InputError
+from nlp_finetune.learning import class_weights
+from nlp_finetune.learning.losses import WEIGHTED, Loss, build_loss
+from nlp_finetune.learning.optimizers import check_available
+from nlp_finetune.learning.precision import choose_precision
+from nlp_finetune.recipe import Loss as LossSection
+from nlp_finetune.recipe import Recipe
+from nlp_finetune.runtime import Runtime
+from nlp_finetune.tasks import base
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def check(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -> None:
+    """Raise `InputError` for a choice that does not fit the task's labels or this machine."""
+    _check_loss(recipe.loss, task)
+    metrics = ("loss", *task.metric_names())
+    if recipe.train.metric not in ("auto", *metrics):
+        near = difflib.get_close_matches(recipe.train.metric, metrics, n=1)
+        raise InputError(
+            f"train.metric {recipe.train.metric}: not among this task's metrics ({', '.join(metrics)})"
+            + (f"; did you mean {near[0]}?" if near else ".")
+        )
+    choose_precision(recipe.train.precision, runtime.device, lambda _: None)
+    check_available(recipe.optim.name, runtime.device)
+    if recipe.train.batch_size < runtime.processes:
+        raise InputError(
+            f"train.batch_size {recipe.train.batch_size} is smaller than the {runtime.processes} processes: "
+            "each needs a row in every optimizer step."
+        )
+
+
+def _check_loss(section: LossSection, task: base.BaseTask) -> None:
+    fitting = task.losses()
+    if section.name not in ("auto", *fitting):
+        raise InputError(f"loss.name {section.name} does not fit these labels; use {' or '.join(fitting)}.")
+    if section.class_weights is None:
+        return
+    names = class_names(task)
+    if not names or loss_name(section, task) not in WEIGHTED:
+        raise InputError(f"loss.class_weights: the labels of {task.options.name} are not classes that can be weighed.")
+    if section.class_weights != "balanced":
+        class_weights.by_name(section.class_weights, names)
+
+
+def class_names(task: base.BaseTask) -> list[str]:
+    """Names of the classes in the order of their numbers; none where labels are not classes."""
+    return list(task.config_overrides().get("id2label", {}).values())
+
+
+def loss_name(section: LossSection, task: base.BaseTask) -> str:
+    """The loss that is meant, `auto` resolved."""
+    return task.losses()[0] if section.name == "auto" else section.name
+
+
+def loss(section: LossSection, task: base.BaseTask, train: Dataset, say: Callable[[str], None]) -> Loss:
+    """The recipe's loss, with class weights from the encoded training rows where it asks for them."""
+    name, weights = loss_name(section, task), None
+    if section.class_weights is not None:
+        names = class_names(task)
+        if section.class_weights == "balanced":
+            counts, total = class_weights.count_classes(train["labels"], len(names))
+            weights = class_weights.balanced(counts, total, positives=name == "bce")
+        else:
+            weights = class_weights.by_name(section.class_weights, names)
+        say(f"loss {name}, class weights: {class_weights.describe(weights, names)}")
+    return build_loss(name, label_smoothing=section.label_smoothing, gamma=section.gamma, weights=weights)

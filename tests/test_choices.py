@@ -1,0 +1,33 @@
+"""Choices that only the data can judge are judged before training, through the command line."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import run
+from tests.tiny import TINY
+
+
+@pytest.mark.parametrize(
+    ("choice", "says"),
+    [
+        ("loss.class_weights={neutrall: 2}", "no class is called 'neutrall'; did you mean 'neutral'?"),
+        ("loss.name=bce", "loss.name bce does not fit these labels; use cross_entropy or focal."),
+        ("train.metric=macro_f", "did you mean macro_f1?"),
+        ("optim.name=adamw_8bit", "adamw_8bit needs a GPU"),
+    ],
+)
+def test_a_choice_that_does_not_fit_is_refused_before_training(choice: str, says: str, tmp_path: Path) -> None:
+    done = run("train", *TINY, choice, f"output_dir={tmp_path / 'run'}", cwd=tmp_path)
+    assert done.code == 2
+    assert says in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_balanced_weights_are_counted_and_said(tmp_path: Path) -> None:
+    settings = ("loss.class_weights=balanced", "train.max_steps=2", f"output_dir={tmp_path / 'run'}")
+    done = run("train", *TINY, *settings, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "class weights" in line]
+    assert "loss cross_entropy, class weights: " in line
+    assert all(name in line for name in ("negative", "neutral", "positive"))
