@@ -111,6 +111,11 @@ def takes_mapping(field: FieldInfo) -> bool:
     return any((get_origin(kind) or kind) is dict for kind, _ in alternatives(field))
 
 
+def takes_null(field: FieldInfo) -> bool:
+    """Whether null is a value of a field, and not a way to leave it empty."""
+    return any(kind is type(None) for kind, _ in alternatives(field))
+
+
 def _scalars(kind: Any) -> set[Any]:
     """Types of a value, or of the items where it is a list."""
     if isinstance(kind, str):

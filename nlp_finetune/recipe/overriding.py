@@ -146,7 +146,7 @@ class Layers:
             return nodes.value(setting.node)
         is_mapping = isinstance(setting.node, yaml.MappingNode)
         value = nodes.value(setting.node, as_text=describing.takes_text(known) and not is_mapping)
-        if value is None and describing.takes_mapping(known):
+        if value is None and describing.takes_mapping(known) and not describing.takes_null(known):
             return {}
         is_item = isinstance(value, str) and value not in describing.choices(known)
         return [value] if is_item and describing.takes_only_lists(known) else value
