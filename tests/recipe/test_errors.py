@@ -92,7 +92,7 @@ def test_a_wrong_override_is_explained(refusal: Refusal, minimal: str, override:
         (["loss.name=mse", "loss.gamma=1"], "needs loss.name: focal"),
         (["optim.momentum=0.9"], "needs optim.name: sgd or rmsprop"),
         (["optim.name=sgd", "optim.beta1=0.8"], "needs optim.name: adamw or adam"),
-        (["optim.name=sgd", "optim.epsilon=1e-6"], "needs optim.name: adamw or adam or rmsprop"),
+        (["optim.name=sgd", "optim.epsilon=1e-6"], "needs optim.name: adamw or adam or adamw_8bit or rmsprop"),
         (["train.micro_batch_size=64", "train.batch_size=32"], "larger than train.batch_size, which is 32"),
         (["data.source=null"], "data.source (command line): needed"),
         (["data.test=mine.csv"], "data.source (cleared by data.test (command line)): needed"),
