@@ -11,7 +11,7 @@ from tests.tiny import TINY
 @pytest.mark.parametrize(
     ("choice", "says"),
     [
-        ("loss.class_weights={neutrall: 2}", "no class is called 'neutrall'; did you mean 'neutral'?"),
+        ("loss.class_weights={positiv: 2}", "no class is called 'positiv'; did you mean 'positive'?"),
         ("loss.name=bce", "loss.name bce does not fit these labels; use cross_entropy or focal."),
         ("train.metric=macro_f", "did you mean macro_f1?"),
         ("optim.name=adamw_8bit", "adamw_8bit needs a GPU"),
@@ -30,4 +30,4 @@ def test_balanced_weights_are_counted_and_said(tmp_path: Path) -> None:
     assert done.code == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if "class weights" in line]
     assert "loss cross_entropy, class weights: " in line
-    assert all(name in line for name in ("negative", "neutral", "positive"))
+    assert all(name in line for name in ("negative", "mixed", "positive"))
