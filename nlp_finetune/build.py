@@ -31,6 +31,7 @@ from nlp_finetune.models import adapters
 from nlp_finetune.models import checkpoint as checkpoints
 from nlp_finetune.models.loading import check_family, load_config, load_model
 from nlp_finetune.recipe import Recipe
+from nlp_finetune.runs import card
 from nlp_finetune.runs.folder import RunFolder
 from nlp_finetune.runs.timing import Stopwatch
 from nlp_finetune.runtime import Runtime, say
@@ -82,6 +83,7 @@ class Prepared:
 def prepare(recipe: Recipe, runtime: Runtime, *, tell: Callable[[str], None] = say) -> Prepared:
     """Read and check everything that needs no weights; raises `InputError` for what is wrong."""
     check_extra(recipe)
+    card.skeleton(recipe.hub.card)
     checkpoint = checkpoints.resolve(recipe.model.checkpoint, revision=recipe.model.revision)
     task = base.find(recipe.task.name)(recipe.task)
     # A family that can't do the task is refused before any data are fetched.

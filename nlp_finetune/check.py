@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nlp_finetune.data import checks, lengths
 from nlp_finetune.data.duplicates import SplitTexts
+from nlp_finetune.data.examples import of_classes
 from nlp_finetune.errors import InputError
 from nlp_finetune.learning.schedules import ScheduleFactor
 from nlp_finetune.models import summary
@@ -46,6 +47,7 @@ class DataReport:
     findings: list[checks.Finding]
     baselines: dict[str, dict[str, dict[str, float]]]
     example: list[str]
+    examples: dict[str, str]
     example_option: str
     details: dict[str, dict[str, str]]
     cuts_long_rows: bool
@@ -105,6 +107,7 @@ class DataReport:
             "findings": [{"level": f.level, "code": f.code, "message": f.message} for f in self.findings],
             "baselines": self.baselines,
             "example": self.example,
+            "examples": self.examples,
             "example_option": self.example_option,
             "details": self.details,
         }
@@ -134,6 +137,7 @@ def data_report(prepared: Prepared, *, strict: bool = False, tell: Callable[[str
         + task.encoded_findings(prepared.encoded),
         baselines=_baselines(prepared),
         example=_example(task, rows["train"]),
+        examples=of_classes(texts["train"], separator=task.label_separator),
         example_option="--image" if task.images else "--text",
         details=task.details(rows, prepared.processor),
         cuts_long_rows=task.cuts_long_rows,

@@ -12,7 +12,7 @@ from nlp_finetune.build import Built, Prepared, scorer
 from nlp_finetune.errors import EXIT_DONE
 from nlp_finetune.models import adapters
 from nlp_finetune.reports import evidence
-from nlp_finetune.runs import checkpoints
+from nlp_finetune.runs import card, checkpoints
 from nlp_finetune.runs.folder import TASK_FILE, RunFolder, replaced_folder, write_json
 from nlp_finetune.runtime import Runtime
 
@@ -52,6 +52,7 @@ def finish(
     evidence.record(folder, prepared, measured, outputs, trained_rows=built.flow.step * built.job.batches.batch_size)
     if runtime.is_main:
         write_json(folder.metrics, metrics)
+        card.write(folder)
         folder.set_status("finished", exit_code=EXIT_DONE, reason="", step=built.flow.step)
         shutil.rmtree(best, ignore_errors=True)
     runtime.barrier()

@@ -248,7 +248,18 @@ def environment() -> dict[str, Any]:
 
     import torch
 
-    packages = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "numpy", "scikit-learn")
+    packages = (
+        "torch",
+        "transformers",
+        "datasets",
+        "accelerate",
+        "peft",
+        "tokenizers",
+        "huggingface-hub",
+        "safetensors",
+        "numpy",
+        "scikit-learn",
+    )
     try:
         commit = subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
@@ -260,12 +271,23 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in packages},
         "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": _processor(),
         "cores": os.cpu_count(),
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else [],
         "git_commit": commit,
         "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
     }
+
+
+def _processor() -> str:
+    """Name of the CPU as its maker calls it (Linux), or its architecture."""
+    import platform
+
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as stream:
+            return next(line.partition(":")[2].strip() for line in stream if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def peak_memory_mb(device: torch.device) -> float:

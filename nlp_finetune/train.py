@@ -12,12 +12,12 @@ from typing import Any
 
 from nlp_finetune import check
 from nlp_finetune import runtime as processes
-from nlp_finetune.build import Built, build, prepare
+from nlp_finetune.build import Built, Prepared, build, prepare
 from nlp_finetune.errors import EXIT_FAILED, EXIT_STOPPED, InputError, NlpFinetuneError, StoppedError
 from nlp_finetune.finishing import finish
 from nlp_finetune.job import Result
 from nlp_finetune.recipe import Recipe, differences, load, to_yaml
-from nlp_finetune.runs import checkpoints
+from nlp_finetune.runs import card, checkpoints, sources
 from nlp_finetune.runs.destination import Destination
 from nlp_finetune.runs.folder import RunFolder, read_json, write_json, write_text
 from nlp_finetune.runs.publishing import preflight, publish
@@ -43,7 +43,8 @@ def train(recipe: Recipe, *, strict: bool = False) -> Result:
     destination = _destination(recipe)
     if destination is not None:
         # A token that cannot push stops the run in its first second, not after hours.
-        runtime.on_main(lambda: preflight(destination, say=say))
+        header = card.skeleton(recipe.hub.card)
+        runtime.on_main(lambda: preflight(destination, say=say, card=header))
     processes.set_seed(recipe.train.seed)
     prepared = prepare(recipe, runtime)
     report = runtime.on_main(lambda: check.data_report(prepared, strict=strict))
@@ -53,7 +54,7 @@ def train(recipe: Recipe, *, strict: bool = False) -> Result:
     built = build(prepared, folder, runtime, stop)
     runtime.on_main(folder.create)
     with stop, _status(folder, runtime, built):
-        runtime.on_main(lambda: _record_start(folder, given, built, report, runtime))
+        runtime.on_main(lambda: _record_start(folder, given, prepared, built, report, runtime))
         best_step = _fit(built, folder, recipe, runtime)
         if built.flow.interrupted:
             raise StoppedError(_stopped_message(folder, built.flow.step, stop.signal_name))
@@ -69,7 +70,7 @@ def _destination(recipe: Recipe) -> Destination | None:
     """Where the finished run is to be pushed, if anywhere."""
     if recipe.hub.repo_id is None:
         return None
-    destination = Destination(recipe.hub.repo_id, private=recipe.hub.private)
+    destination = Destination(recipe.hub.repo_id, private=recipe.hub.private, merge=recipe.hub.merge)
     destination.check()
     return destination
 
@@ -128,7 +129,9 @@ def _status(folder: RunFolder, runtime: Runtime, built: Built) -> Iterator[None]
         raise
 
 
-def _record_start(folder: RunFolder, recipe: Recipe, built: Built, report: check.DataReport, runtime: Runtime) -> None:
+def _record_start(
+    folder: RunFolder, recipe: Recipe, prepared: Prepared, built: Built, report: check.DataReport, runtime: Runtime
+) -> None:
     """Write down what this run is, before its first step."""
     write_text(folder.recipe, to_yaml(recipe))
     write_json(folder.environment, {**processes.environment(), **_parallel(runtime)})
@@ -136,11 +139,24 @@ def _record_start(folder: RunFolder, recipe: Recipe, built: Built, report: check
         folder.decisions,
         {
             "precision": built.precision,
+            "loss": prepared.task.losses()[0] if recipe.loss.name == "auto" else recipe.loss.name,
             "threads": runtime.threads,
             "micro_batch_size": built.job.args.per_device_train_batch_size,
         },
     )
     write_json(folder.check, report.as_json())
+    write_json(
+        folder.sources,
+        sources.describe(
+            prepared.checkpoint,
+            source=recipe.data.source,
+            train=recipe.data.train,
+            origins=report.origins,
+            data_about=prepared.loaded.about,
+        ),
+    )
+    if recipe.hub.card is not None:
+        write_text(folder.own_card, card.read_own(recipe.hub.card))
 
 
 def _parallel(runtime: Runtime) -> dict[str, Any]:

@@ -6,13 +6,14 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nlp_finetune.data import paths
 from nlp_finetune.errors import InputError
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetBuilder
+    from huggingface_hub import DatasetInfo
 
 _ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -28,6 +29,8 @@ class HubData:
     read: Callable[[str], Dataset]
     """Takes a name of a split or a slice of one, `train[:90%]`."""
     notes: list[str]
+    about: dict[str, Any]
+    """The commit as `revision`, and `licence` and `language` as far as the Hub tells them."""
 
 
 def load(source: str, *, config: str | None, revision: str | None) -> HubData:
@@ -38,15 +41,15 @@ def load(source: str, *, config: str | None, revision: str | None) -> HubData:
     for. Raises `InputError` saying how to go on.
     """
     name, config = _parse(source, config)
-    commit = _commit(name, revision)
+    info = _info(name, revision)
     try:
-        if commit is None:
+        if info is None:
             return _from_cache(name, config=config, revision=revision)
         from datasets import load_dataset_builder
 
-        builder = load_dataset_builder(name, name=config, revision=commit)
+        builder = load_dataset_builder(name, name=config, revision=info.sha)
         builder.download_and_prepare()
-        return _prepared(builder, [])
+        return _prepared(builder, [], _about(info))
     except InputError:
         raise
     except Exception as error:
@@ -55,14 +58,24 @@ def load(source: str, *, config: str | None, revision: str | None) -> HubData:
         raise InputError(_explain(error, name, config)) from error
 
 
-def _prepared(builder: DatasetBuilder, notes: list[str]) -> HubData:
+def _about(info: DatasetInfo) -> dict[str, Any]:
+    card = info.card_data
+    named = {
+        "revision": info.sha,
+        "licence": getattr(card, "license", None),
+        "language": getattr(card, "language", None),
+    }
+    return {name: value for name, value in named.items() if isinstance(value, str | list) and value}
+
+
+def _prepared(builder: DatasetBuilder, notes: list[str], about: dict[str, Any]) -> HubData:
     def read(split: str) -> Dataset:
         try:
             return builder.as_dataset(split=split)
         except (ValueError, AssertionError) as error:
             raise InputError(f"{builder.repo_id}: no such split, {split}: {error}") from error
 
-    return HubData(splits=list(builder.info.splits), read=read, notes=notes)
+    return HubData(splits=list(builder.info.splits), read=read, notes=notes, about=about)
 
 
 def _parse(source: str, config: str | None) -> tuple[str, str | None]:
@@ -74,13 +87,13 @@ def _parse(source: str, config: str | None) -> tuple[str, str | None]:
     return name, named or config
 
 
-def _commit(name: str, revision: str | None) -> str | None:
-    """Commit that the revision stands for, None if the Hub is out of reach."""
+def _info(name: str, revision: str | None) -> DatasetInfo | None:
+    """What the Hub says about a data set at a revision, its commit among it; None if the Hub is out of reach."""
     from huggingface_hub import HfApi, errors
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2, as installed
 
     try:
-        return HfApi().dataset_info(name, revision=revision, timeout=_ANSWER_WITHIN_S).sha
+        return HfApi().dataset_info(name, revision=revision, timeout=_ANSWER_WITHIN_S)
     except errors.GatedRepoError as error:
         raise InputError(_gated(name)) from error
     except errors.RevisionNotFoundError as error:
@@ -120,7 +133,7 @@ def _from_cache(name: str, *, config: str | None, revision: str | None) -> HubDa
             f"To use the cached one, set data.revision={builder.hash}."
         )
     note = f"{name}: the Hub cannot be reached, taken from the cache (revision {builder.hash})"
-    return _prepared(builder, [note])
+    return _prepared(builder, [note], {"revision": builder.hash})
 
 
 @contextmanager

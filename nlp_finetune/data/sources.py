@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from nlp_finetune.data import delimited, demo, files, folders, hub, paths, rows
 from nlp_finetune.data.delimited import TextFormat, TextRows
@@ -22,13 +22,14 @@ class Loaded:
 
     `splits` has `train` and whichever of `validation` and `test` exist; `origins` names the file or
     data set of each; `notes` are one-line decisions for the user; `fingerprint` changes with the
-    content and with how it was read.
+    content and with how it was read; `about` is what the Hub says of a data set (`data.hub.HubData`).
     """
 
     splits: dict[str, Dataset]
     origins: dict[str, str]
     notes: list[str]
     fingerprint: str
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class _Source:
     takes_test: bool
     """Whether a test split is taken without being asked for."""
     notes: list[str]
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 def load(
@@ -98,6 +100,7 @@ def load(
         origins={split: part.origin for split, part in parts.items()},
         notes=list(dict.fromkeys([note for part in parts.values() for note in part.notes] + notes)),
         fingerprint=_fingerprint({split: part.rows for split, part in parts.items()}),
+        about=opened.about if opened is not None else {},
     )
 
 
@@ -224,7 +227,9 @@ def _open_hub(source: str, form: TextFormat, *, revision: str | None, config: st
         numbered, notes = rows.number(data.read(split), where=origin)
         return _Part(numbered, origin, notes)
 
-    return _Source(name=source, splits=data.splits, find=find, read=read, takes_test=False, notes=data.notes)
+    return _Source(
+        name=source, splits=data.splits, find=find, read=read, takes_test=False, notes=data.notes, about=data.about
+    )
 
 
 def _fingerprint(splits: dict[str, Dataset]) -> str:

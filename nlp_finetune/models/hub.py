@@ -76,6 +76,21 @@ def _look_up(endpoint: str, repo_id: str, revision: str | None) -> ModelInfo:
     )
 
 
+def card_fields(repo_id: str, revision: str | None) -> dict[str, Any]:
+    """Fields of the header of a model's card, as the Hub tells them; none where it can't be asked."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
+
+    if constants.is_offline_mode():
+        return {}
+    try:
+        card = _look_up(constants.ENDPOINT, repo_id, revision).card_data
+    except (httpx.TransportError, HfHubHTTPError, OSError):
+        return {}
+    return {name: getattr(card, name, None) for name in ("license", "language")}
+
+
 def _download(
     repo_id: str,
     revision: str | None,

@@ -5,6 +5,8 @@ recipe.yaml       the resolved recipe              decisions.json    what `auto`
 environment.json  versions, hardware, command      check.json        the data report
 metrics.json      scores of the weights in model/  history.jsonl     what happened at which step
 details.json      what stands behind the scores    predictions/      a file a split, a line a row
+sources.json      base and data: commits, hashes, licences, as far as they are known
+README.md         the model card                   card.md           the user's own text in it (`hub.card`)
 status.json       state, exit code, reason, step   checkpoints/      `checkpoints.py`
 adapter/          with adapters: what was trained  base/             what they change, if made from scratch
 """
@@ -36,6 +38,9 @@ class RunFolder:
         self.decisions = self.path / "decisions.json"
         self.environment = self.path / "environment.json"
         self.check = self.path / "check.json"
+        self.sources = self.path / "sources.json"
+        self.card = self.path / "README.md"
+        self.own_card = self.path / "card.md"
         self.metrics = self.path / "metrics.json"
         self.details = self.path / "details.json"
         self.predictions = self.path / "predictions"

@@ -12,14 +12,15 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path, PureWindowsPath
-from typing import Any
+from pathlib import Path
 
 from nlp_finetune.errors import InputError
 from nlp_finetune.models import adapters
 from nlp_finetune.recipe import nodes
+from nlp_finetune.runs import card as cards
+from nlp_finetune.runs.card.facts import read_recipe
 from nlp_finetune.runs.folder import TASK_FILE, RunFolder, read_json, write_json, write_text
-from nlp_finetune.runs.short_card import short_card
+from nlp_finetune.runs.neutral import public, public_keys
 
 CARD = "README.md"
 OF_THE_RUN = ("recipe.yaml", "metrics.json", CARD)
@@ -43,7 +44,6 @@ _HOLDS_PATHS = (
     "from_pretrained.json",
     "preprocessor_config.json",
 )
-_PATH_KEY = re.compile(r"(name_or_path|_file|_path|_dir)$")
 _TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")
 _SHORTEST_TOKEN = 8
 
@@ -96,7 +96,7 @@ def stage(folder: RunFolder, target: Path, *, repo_id: str, weights: Path | None
     """Copy what is to be pushed of a finished run into an empty folder.
 
     `weights` is the folder of the model's files where it is not the run's `model/` (see `to_be_pushed`).
-    Without a card in the run a short one is written, for a model called `repo_id`.
+    The card is written for a repository called `repo_id`, unless the user has edited the run's.
 
     Raises `InputError` for a run without metrics or safetensors, for a card whose header is no YAML,
     and where a Hub token stands in any of the files.
@@ -112,16 +112,10 @@ def stage(folder: RunFolder, target: Path, *, repo_id: str, weights: Path | None
     _copy(source, target, names)
     if TASK_FILE not in names:  # an adapter's folder has none of its own
         _copy(folder.model, target, [TASK_FILE])
-    _copy(folder.path, target, [n for n in OF_THE_RUN if (folder.path / n).is_file()])
-    recipe = _without_local_paths(target)
-    card = target / CARD
-    if not card.is_file():
-        config = read_json(target / "config.json") or read_json(target / ADAPTED)
-        write_text(
-            card,
-            short_card(repo_id, recipe, read_json(folder.metrics), config, adapter=(target / ADAPTER).is_file()),
-        )
-    _check_card(card)
+    _copy(folder.path, target, [name for name in OF_THE_RUN if name != CARD])
+    _write_card(folder, source, target / CARD, repo_id)
+    _without_local_paths(target)
+    _check_card(target / CARD)
     staged = _files(target)
     _refuse_tokens(target, staged, source=folder.path)
     return Staged(target, tuple(staged), tuple(name for name in present if name not in names))
@@ -145,59 +139,36 @@ def _copy(source: Path, target: Path, names: Iterable[str]) -> None:
             ) from error
 
 
-def _without_local_paths(target: Path) -> dict[str, Any]:
-    """Take paths of this machine out of recipe and configurations; give the recipe."""
+def _without_local_paths(target: Path) -> None:
+    """Take paths of this machine out of recipe and configurations, and the owner's repository out of the recipe."""
     file = target / "recipe.yaml"
-    root, problems = nodes.parse(file.read_text(encoding="utf-8"), "recipe.yaml")
-    if root is None or problems:
-        raise InputError(f"recipe.yaml is damaged ({problems[0].message if problems else 'it is empty'}).")
-    recipe: dict[str, Any] = nodes.value(root)
-    for section in ("model", "data", "demo", "hub"):
+    recipe = read_recipe(file)
+    for section in ("model", "data", "demo"):
         if section in recipe:
-            recipe[section] = _public(recipe[section])
+            recipe[section] = public(recipe[section])
     recipe["output_dir"] = None
+    # Whoever runs this recipe again must not push to the repository that it comes from.
+    recipe.pop("hub", None)
     write_text(file, nodes.dump(recipe))
     base = str((recipe.get("model") or {}).get("checkpoint") or "")
     for name in _HOLDS_PATHS:
         if (target / name).is_file():
             content = read_json(target / name)
-            cleaned = _public_keys(content, base)
+            cleaned = public_keys(content, base)
             if cleaned != content:
                 write_json(target / name, cleaned)
-    return recipe
 
 
-def _public(value: Any) -> Any:
-    """A recipe's value; of paths that only this machine has, the last part."""
-    if isinstance(value, dict):
-        return {key: _public(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_public(item) for item in value]
-    return _last_part(value) if isinstance(value, str) and _is_of_this_machine(value) else value
-
-
-def _public_keys(content: Any, base: str) -> Any:
-    """A configuration; only keys that name files are looked at, for a label may well begin with `/`."""
-    if not isinstance(content, dict):
-        return content
-    cleaned = {}
-    for key, value in content.items():
-        if isinstance(value, str) and _PATH_KEY.search(key) and _is_of_this_machine(value):
-            cleaned[key] = base if key.endswith("name_or_path") else _last_part(value)
-        else:
-            cleaned[key] = _public_keys(value, base)
-    return cleaned
-
-
-def _is_of_this_machine(text: str) -> bool:
-    """Whether a text is an absolute path, or one below a home folder."""
-    windows = PureWindowsPath(text)
-    is_absolute = text.startswith(("/", "~")) or bool(windows.drive and windows.root)
-    return is_absolute and len(windows.parts) > 2 - text.startswith("~")
-
-
-def _last_part(path: str) -> str:
-    return PureWindowsPath(path).name  # which divides at both kinds of slashes
+def _write_card(folder: RunFolder, source: Path, card: Path, repo_id: str) -> None:
+    """Put the card for this repository beside the model's files; one that its user has edited stays as it is."""
+    there = folder.card.read_text(encoding="utf-8") if folder.card.is_file() else None
+    was_adapter, is_adapter = ((place / ADAPTER).is_file() for place in (folder.path, source))
+    # A pushed run lacks most of what its card was written from.
+    is_pushed_run = not folder.check.is_file() and was_adapter == is_adapter
+    if there is not None and (is_pushed_run or cards.is_edited(there)):
+        write_text(card, there)
+    else:
+        write_text(card, cards.for_repository(folder, source, repo_id=repo_id))
 
 
 def _check_card(card: Path) -> None:
@@ -213,7 +184,8 @@ def _check_card(card: Path) -> None:
 def _refuse_tokens(target: Path, names: Iterable[str], *, source: Path) -> None:
     """Raise `InputError` where a file holds this user's token, or a text the token of anybody."""
     secrets = [token.encode() for token in _tokens() if len(token) >= _SHORTEST_TOKEN]
-    for name in names:
+    # The card last: what it tells comes from the others.
+    for name in sorted(names, key=lambda name: name == CARD):
         if _holds(target / name, secrets):
             raise InputError(
                 f"{name} holds a Hub token: nothing is pushed. Take it out of that file in {source}, "

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from tests.hub.calls import Answer, Refusal, Request, allowed_repo, as_json, commit_of, known_user
-from tests.hub.store import sibling, tree_entry
+from tests.hub.store import Repo, sibling, tree_entry
 
 if TYPE_CHECKING:
     from tests.hub.server import Hub
@@ -26,7 +28,20 @@ def info(hub: Hub, request: Request, kind: str, repo_id: str, revision: str) -> 
     repo = allowed_repo(hub, request, kind, repo_id)
     oid = commit_of(repo, revision or "main")
     files = [sibling(path, file) for path, file in repo.commits[oid].files.items()]
-    return as_json({"id": repo_id, "sha": oid, "private": repo.private, "siblings": files, "tags": []})
+    found = {"id": repo_id, "sha": oid, "private": repo.private, "siblings": files, "tags": []}
+    return as_json(found | ({"cardData": fields} if (fields := _card_fields(hub, repo, oid)) else {}))
+
+
+def _card_fields(hub: Hub, repo: Repo, oid: str) -> Any:
+    """Header of a repository's card, which the Hub reads and tells with the rest."""
+    if "README.md" not in repo.commits[oid].files:
+        return None
+    text = hub.store.content(repo, "README.md", oid).decode(errors="replace")
+    header = re.match(r"---\r?\n(.*?)\r?\n---\r?\n", text, re.DOTALL)
+    try:
+        return yaml.safe_load(header[1]) if header else None
+    except yaml.YAMLError:
+        return None
 
 
 def tree(hub: Hub, request: Request, kind: str, repo_id: str, revision: str, folder: str) -> Answer:

@@ -35,7 +35,10 @@ def make_run(path: str) -> None:
     _write(model / "task.json", {"task": "text_classification", "facts": facts})
     _write(folder / "metrics.json", _METRICS)
     _write(folder / "status.json", {"state": "finished", "exit_code": 0, "reason": "", "step": 4})
-    _write(folder / "environment.json", {"command": ["run.py", f"output_dir={folder}"]})
+    _write(folder / "environment.json", {"command": ["run.py", f"output_dir={folder}"], "python": "3.11.7"})
+    _write(folder / "check.json", {"splits": {"validation": 40}, "example": ["good soup"], "findings": []})
+    base = {"kind": "folder", "given": PRIVATE_FOLDER}
+    _write(folder / "sources.json", {"base": base, "data": {"kind": "file", "given": f"{PRIVATE_FOLDER}/reviews.csv"}})
     for name in NOT_PUSHED:
         (model / name).write_bytes(b"not for anybody")
     (folder / ".env").write_text("SECRET=1")

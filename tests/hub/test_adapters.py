@@ -124,6 +124,14 @@ def test_a_base_that_arrives_damaged_is_never_used(hub: Hub, client: Client, ada
     assert_same(scores(client, "me/adapted"), scores(client, adapted))
 
 
+def test_an_adapter_that_arrives_damaged_is_fetched_again(hub: Hub, client: Client, adapted: Path, cache: Path) -> None:
+    push(client, adapted)
+    weights = hub.repo("me/adapted").files("main")["adapter_model.safetensors"]
+    fault = hub.fail("GET", f"/_objects/{weights.sha256}", "flip")
+    assert_same(scores(client, "me/adapted"), scores(client, adapted))
+    assert fault.times == 0
+
+
 def test_an_adapter_for_a_folder_of_this_machine_is_pushed_merged(adapted: Path) -> None:
     file = adapted / "adapter" / "adapter_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": "/a/b", "revision": None}))

@@ -201,25 +201,3 @@ def test_a_damaged_task_file_is_an_input_error(client: Client, run: Path) -> Non
     done = predict(client, run)
     assert done.code == 2
     assert "task.json is damaged" in done.stderr
-
-
-FETCH = """
-from nlp_finetune.runs.pulling import locate
-print(locate("me/reviews", say=lambda line: None).weights)
-"""
-
-
-def test_an_adapter_is_pushed_and_pulled_as_one(hub: Hub, client: Client, run: Path, cache: Path) -> None:
-    model = run / "model"
-    (model / "config.json").unlink()
-    (model / "model.safetensors").rename(model / "adapter_model.safetensors")
-    (model / "adapter_config.json").write_text('{"base_model_name_or_path": "google-bert/bert-base-uncased"}')
-    assert client.run("push", run, "--repo-id", "me/reviews").code == 0
-    assert b"library_name: peft" in hub.store.content(hub.repo("me/reviews"), "README.md")
-    damage = hub.fail("GET", "/_objects/", "flip")
-    done = client.python(FETCH)
-    assert done.code == 0, done.stderr
-    assert damage.times == 0
-    pulled = Path(done.stdout.strip())
-    for name in ("adapter_model.safetensors", "adapter_config.json"):
-        assert (pulled / name).read_bytes() == (model / name).read_bytes()

@@ -84,16 +84,32 @@ def test_the_pushed_recipe_loads_and_differs_in_its_paths_alone(
     assert theirs == ours
 
 
-def test_a_run_without_a_card_gets_one_with_its_scores(hub: Hub, client: Client, run: Path) -> None:
+def test_a_pushed_card_tells_of_the_repository_and_not_of_the_run_folder(hub: Hub, client: Client, run: Path) -> None:
+    (run / "README.md").unlink(missing_ok=True)
     pushed(client, run)
     card = contents(hub)["README.md"].decode()
-    assert "| validation | accuracy | 0.7500 | 0.6000 to 0.8600 | 40 |" in card
+    assert "| validation (40 rows) | **this model** | **0.7500** (0.6000 to 0.8600) | 0.7000 |" in card
     assert "pipeline_tag: text-classification" in card
-    assert "More Information Needed" not in card
-    assert "base_model" not in card  # which was a folder
+    assert 'pipeline("text-classification", model="me/reviews")' in card
+    assert "base_model:" not in card  # which was a folder
+    assert card.startswith("---\n")
 
 
-def test_the_card_of_the_run_is_pushed_as_it_is(hub: Hub, client: Client, run: Path) -> None:
+def test_the_card_that_training_wrote_is_written_anew_for_the_repository(
+    hub: Hub, client: Client, adapted: Path
+) -> None:
+    local = (adapted / "README.md").read_text(encoding="utf-8")
+    assert client.run("push", adapted, "--repo-id", "me/reviews").code == 0
+    card = contents(hub)["README.md"].decode()
+    assert "adapted/model" in local
+    assert "adapted/model" not in card
+    assert "library_name: peft" in card
+    assert "base_model: them/tiny" in card
+    assert "license: mit" in card  # the base's
+    assert hub.repo("them/tiny").resolve("main") in card
+
+
+def test_a_card_that_its_user_edited_is_pushed_as_it_is(hub: Hub, client: Client, run: Path) -> None:
     text = "---\nlicense: mit\n---\n\n# Ours: <b>größer</b>\n"
     (run / "README.md").write_text(text, encoding="utf-8")
     pushed(client, run)

@@ -10,7 +10,6 @@ from huggingface_hub import ModelCard
 
 from nlp_finetune.errors import InputError
 from nlp_finetune.runs.folder import RunFolder
-from nlp_finetune.runs.short_card import short_card
 from nlp_finetune.runs.staging import Staged, is_managed, stage
 
 RECIPE = "name: own\nmodel: {checkpoint: '%s'}\ndata: {source: '%s'}\noutput_dir: /data/runs/1\n"
@@ -148,44 +147,28 @@ def test_a_damaged_recipe_is_an_input_error(run: RunFolder) -> None:
         staged(run)
 
 
-def test_the_short_card_has_metadata_of_what_is_known(run: RunFolder) -> None:
+def test_a_run_without_a_card_gets_one_for_the_repository(run: RunFolder) -> None:
     card = ModelCard((staged(run).folder / "README.md").read_text())
     data = card.data.to_dict()
-    assert data["base_model"] == "google-bert/bert-base-uncased"
-    assert data["datasets"] == ["stanfordnlp/sst2"]
     assert data["library_name"] == "transformers"
     assert data["model-index"][0]["name"] == "own"
-    (result,) = data["model-index"][0]["results"]
-    assert result["dataset"] == {"name": "stanfordnlp/sst2", "type": "stanfordnlp/sst2", "split": "validation"}
-    assert result["metrics"] == [{"type": "accuracy", "value": 0.5}]
+    assert "| validation (4 rows) | **this model** | 0.5000 |" in card.content
 
 
-def card(recipe: dict[str, Any], metrics: dict[str, Any], config: dict[str, Any]) -> ModelCard:
-    return ModelCard(short_card("me/own", recipe, metrics, config, adapter=False))
+def test_whoever_runs_the_pushed_recipe_does_not_push_to_where_it_came_from(run: RunFolder) -> None:
+    run.recipe.write_text(run.recipe.read_text() + "hub: {repo_id: me/own, private: false, card: /home/me/own.md}\n")
+    assert "hub" not in yaml.safe_load((staged(run).folder / "recipe.yaml").read_text())
 
 
-def test_a_score_that_is_no_number_is_left_out() -> None:
-    metrics = {"test": {"rows": 4, "pearson": float("nan"), "rmse": 0.5}}
-    found = card({}, metrics, {"architectures": ["BertForSequenceClassification"]})
-    assert "nan" not in found.content
-    assert found.data.to_dict()["metrics"] == ["rmse"]
-
-
-def test_a_model_of_no_known_pipeline_has_a_card_without_one() -> None:
-    found = card({}, METRICS, {"architectures": ["StrangeModel"]})
-    assert found.data.to_dict() == {"library_name": "transformers", "tags": ["nlp-finetune"]}
-    assert "| validation | accuracy | 0.5000 |" in found.content
-
-
-def test_a_card_shows_no_pipeline_that_transformers_lacks() -> None:
-    found = card({}, METRICS, {"architectures": ["BertForQuestionAnswering"]})
-    assert found.data.to_dict()["pipeline_tag"] == "question-answering"
-    assert "pipeline(" not in found.content
-
-
-def test_a_name_cannot_break_out_of_its_place_in_the_card() -> None:
-    recipe = {"name": "`own`\n# Heading", "model": {"checkpoint": "<script>`x`"}, "data": {"source": "- a: [b"}}
-    found = card(recipe, METRICS, {"architectures": ["BertForSequenceClassification"]})
-    assert "\n# Heading" not in found.content
-    assert "`<script>'x'`" in found.content
-    assert found.data.to_dict()["model-index"][0]["results"][0]["dataset"]["type"] == "custom"
+def test_no_path_of_this_machine_is_in_a_pushed_card(run: RunFolder) -> None:
+    write(run.environment, {"command": ["/usr/bin/run.py", "data.train=/home/me/a.csv", f"output_dir={run}"]})
+    write(run.check, {"splits": {"train": 4}, "origins": {"train": "/home/me/a.csv"}})
+    write(
+        run.sources,
+        {"base": {"kind": "folder", "given": "/home/me/bert"}, "data": {"kind": "file", "given": "/home/me/a.csv"}},
+    )
+    text = (staged(run).folder / "README.md").read_text()
+    assert "/home/me" not in text
+    assert str(run) not in text
+    assert "/usr/bin" not in text
+    assert "run.py data.train=a.csv output_dir=run" in text

@@ -1,0 +1,194 @@
+"""How others use the model: Python that runs without this package, for each kind of model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from nlp_finetune.runs.card.escaping import python_text
+from nlp_finetune.runs.card.facts import Facts
+
+_DEFAULT_TEXT = "The soup was worth the wait."
+_PEFT_CLASSES = {
+    "text-classification": "AutoPeftModelForSequenceClassification",
+    "token-classification": "AutoPeftModelForTokenClassification",
+    "text-generation": "AutoPeftModelForCausalLM",
+    "text2text-generation": "AutoPeftModelForSeq2SeqLM",
+}
+"""Others are saved without peft's task type, which `AutoPeftModel` takes."""
+
+
+def snippet(facts: Facts, address: str, *, examples: Sequence[str] = ()) -> str:
+    """Python that loads the model from `address` (a Hub id or a folder) and uses it; empty where none is known.
+
+    `examples` are inputs of the kind that the model was trained on, one for each input column.
+    """
+    texts = [*examples] or [_DEFAULT_TEXT]
+    writer = _WRITERS.get(facts.pipeline or "")
+    if facts.is_timm:
+        return _timm(address)
+    return writer(facts, address, texts) if writer is not None else ""
+
+
+def _pipeline(facts: Facts, address: str, call: str, *, options: str = "") -> str:
+    """A transformers pipeline of the model, and one call of it."""
+    name, where = facts.pipeline, python_text(address)
+    if not facts.is_adapter:
+        return (
+            f"from transformers import pipeline\n\npipe = pipeline({python_text(name)}, model={where}{options})\n{call}"
+        )
+    processor = "AutoImageProcessor" if name == "image-classification" else "AutoTokenizer"
+    role = "image_processor" if name == "image-classification" else "tokenizer"
+    return f"""\
+{_merged(facts, address, f"{processor}, pipeline")}
+{role} = {processor}.from_pretrained({where})
+pipe = pipeline({python_text(name)}, model=model, {role}={role}{options})
+{call}"""
+
+
+def _merged(facts: Facts, address: str, imports: str) -> str:
+    """Lines that load base and adapter with peft and make one model of them, `model`."""
+    where = python_text(address)
+    peft_class = _PEFT_CLASSES.get(facts.pipeline or "", "AutoPeftModel")
+    names = sorted({"AutoConfig", *imports.replace(" ", "").split(",")}, key=lambda name: (name.islower(), name))
+    labels = ", num_labels=base.num_labels, id2label=base.id2label, label2id=base.label2id" if facts.labels else ""
+    first = f'base = AutoConfig.from_pretrained({where}, subfolder="base_config")\n' if labels else ""
+    if not labels:
+        names.remove("AutoConfig")
+    return f"""\
+from peft import {peft_class}
+from transformers import {", ".join(names)}
+
+{first}model = {peft_class}.from_pretrained({where}{labels}).merge_and_unload()"""
+
+
+def _text_classification(facts: Facts, address: str, texts: Sequence[str]) -> str:
+    options = ', function_to_apply="none"' if facts.problem == "regression" else ""
+    if len(texts) == 2:
+        given = f'{{"text": {python_text(texts[0])}, "text_pair": {python_text(texts[1])}}}'
+    else:
+        given = python_text(texts[0])
+    thresholds = (facts.task.get("facts") or {}).get("thresholds")
+    if facts.problem == "multi_label_classification" and thresholds:
+        chosen = dict(zip(facts.labels, (round(value, 4) for value in thresholds), strict=False))
+        lines = ",\n".join(f"    {python_text(name)}: {value}" for name, value in chosen.items())
+        call = (
+            f"scores = pipe({given}, top_k=None)\nthresholds = {{  # tuned on the validation rows\n{lines},\n}}\n"
+            'print([found for found in scores if found["score"] >= thresholds[found["label"]]])'
+        )
+    else:
+        every = ", top_k=None" if facts.problem == "multi_label_classification" else ""
+        call = f"print(pipe({given}{every}))"
+    return _pipeline(facts, address, call, options=options)
+
+
+def _token_classification(facts: Facts, address: str, texts: Sequence[str]) -> str:
+    call = f"print(pipe({python_text(texts[0])}))"
+    return _pipeline(facts, address, call, options=', aggregation_strategy="simple"')
+
+
+def _fill_mask(facts: Facts, address: str, texts: Sequence[str]) -> str:
+    words = texts[0].split() or _DEFAULT_TEXT.split()
+    before, after = " ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2 + 1 :])
+    call = f'print(pipe({python_text(before)} + f" {{pipe.tokenizer.mask_token}} " + {python_text(after)}))'
+    return _pipeline(facts, address, call)
+
+
+def _text_generation(facts: Facts, address: str, texts: Sequence[str]) -> str:
+    beginning = " ".join(texts[0].split()[:12]) or _DEFAULT_TEXT
+    return _pipeline(facts, address, f"print(pipe({python_text(beginning)}, max_new_tokens=40))")
+
+
+def _image_classification(facts: Facts, address: str, texts: Sequence[str]) -> str:
+    return _pipeline(facts, address, 'print(pipe("image.png"))')
+
+
+def _question_answering(facts: Facts, address: str, texts: Sequence[str]) -> str:
+    """transformers 5 has no pipeline for it any more."""
+    question, context = (texts[0], texts[1]) if len(texts) == 2 else ("Who wrote it?", "It was written by Ada.")
+    where = python_text(address)
+    if facts.is_adapter:
+        loading = _merged(facts, address, "AutoTokenizer")
+    else:
+        loading = (
+            "from transformers import AutoModelForQuestionAnswering, AutoTokenizer\n\n"
+            f"model = AutoModelForQuestionAnswering.from_pretrained({where})"
+        )
+    return f"""\
+import torch
+{loading}
+tokenizer = AutoTokenizer.from_pretrained({where})
+question = {python_text(question)}
+context = {python_text(context, limit=2000)}
+inputs = tokenizer(question, context, truncation="only_second", return_tensors="pt", return_offsets_mapping=True)
+offsets = inputs.pop("offset_mapping")[0].tolist()
+with torch.no_grad():
+    scores = model(**inputs)
+is_context = torch.tensor([part == 1 for part in inputs.sequence_ids(0)])
+start, end = (logits[0].masked_fill(~is_context, -1e9) for logits in (scores.start_logits, scores.end_logits))
+spans = torch.triu(start[:, None] + end[None, :])
+first, last = divmod(int(spans.masked_fill(spans == 0, -1e9).argmax()), len(offsets))
+print(context[offsets[first][0] : offsets[last][1]])"""
+
+
+def _text_to_text(facts: Facts, address: str, texts: Sequence[str]) -> str:
+    where = python_text(address)
+    if facts.is_adapter:
+        loading = _merged(facts, address, "AutoTokenizer")
+    else:
+        loading = (
+            "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer\n\n"
+            f"model = AutoModelForSeq2SeqLM.from_pretrained({where})"
+        )
+    return f"""\
+{loading}
+tokenizer = AutoTokenizer.from_pretrained({where})
+inputs = tokenizer({python_text(texts[0], limit=2000)}, truncation=True, return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=60)[0], skip_special_tokens=True))"""
+
+
+def _multiple_choice(facts: Facts, address: str, texts: Sequence[str]) -> str:
+    where = python_text(address)
+    if facts.is_adapter:
+        loading = _merged(facts, address, "AutoTokenizer")
+    else:
+        loading = (
+            "from transformers import AutoModelForMultipleChoice, AutoTokenizer\n\n"
+            f"model = AutoModelForMultipleChoice.from_pretrained({where})"
+        )
+    return f"""\
+import torch
+{loading}
+tokenizer = AutoTokenizer.from_pretrained({where})
+question = {python_text(texts[0])}
+choices = ["one answer", "another answer"]
+inputs = tokenizer([question] * len(choices), choices, padding=True, truncation=True, return_tensors="pt")
+with torch.no_grad():
+    logits = model(**{{name: values[None] for name, values in inputs.items()}}).logits
+print(choices[int(logits.argmax())])"""
+
+
+def _timm(address: str) -> str:
+    where = python_text(f"hf-hub:{address}")
+    return f"""\
+import timm
+import torch
+from PIL import Image
+
+model = timm.create_model({where}, pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+with torch.no_grad():
+    scores = model(transform(Image.open("image.png").convert("RGB"))[None]).softmax(-1)[0]
+names = model.pretrained_cfg["label_names"]
+print({{name: round(float(score), 4) for name, score in zip(names, scores)}})"""
+
+
+_WRITERS: dict[str, Callable[[Facts, str, Sequence[str]], str]] = {
+    "text-classification": _text_classification,
+    "token-classification": _token_classification,
+    "question-answering": _question_answering,
+    "multiple-choice": _multiple_choice,
+    "fill-mask": _fill_mask,
+    "text-generation": _text_generation,
+    "text2text-generation": _text_to_text,
+    "image-classification": _image_classification,
+}
