@@ -137,7 +137,8 @@ def _split(
     recipe: Recipe, rows: dict[str, Dataset], task: base.BaseTask, tell: Callable[[str], None]
 ) -> dict[str, Dataset]:
     """Hold out a validation set where the data have none; take `data.limit` training rows."""
-    data, seed = recipe.data, recipe.train.seed
+    data = recipe.data
+    seed = recipe.train.seed if data.seed is None else data.seed
     if "validation" not in rows:
         if len(rows["train"]) < 2:
             raise InputError("one row of data is too few to train on and to validate with.")

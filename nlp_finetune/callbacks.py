@@ -18,6 +18,11 @@ from nlp_finetune.stopping import StopRequest
 _LOWER_IS_BETTER = {"loss", "rmse", "mae", "perplexity", "pseudo_perplexity"}
 
 
+def lower_is_better(metric: str) -> bool:
+    """Whether smaller values of a metric are better."""
+    return metric in _LOWER_IS_BETTER
+
+
 def make_callbacks(
     train: Train, optim: Optim, plan: BatchPlan, *, metric: str, folder: RunFolder, runtime: Runtime, stop: StopRequest
 ) -> tuple[Flow, Stopwatch, list[Any], list[Any]]:
@@ -35,7 +40,7 @@ def make_callbacks(
     best = BestWeights(
         folder.checkpoints,
         metric=metric,
-        greater_is_better=metric not in _LOWER_IS_BETTER,
+        greater_is_better=not lower_is_better(metric),
         runtime=runtime,
         delete_former=train.save_every is None,
     )

@@ -34,13 +34,13 @@ def train(recipe: Recipe, *, strict: bool = False) -> Result:
     """
     given, folder = recipe, RunFolder(recipe.output_dir) if recipe.output_dir else None
     if folder is not None:
-        _refuse_other_run(folder, recipe)
+        refuse_other_run(folder, recipe)
         if folder.is_finished:
             return Result(str(folder), read_json(folder.metrics), already_finished=True)
         recipe = _with_decisions(recipe, read_json(folder.decisions))
     runtime = processes.start(threads=recipe.train.threads)
     say(runtime.described)
-    destination = _destination(recipe)
+    destination = destination_of(recipe)
     if destination is not None:
         # A token that cannot push stops the run in its first second, not after hours.
         header = card.skeleton(recipe.hub.card)
@@ -48,7 +48,7 @@ def train(recipe: Recipe, *, strict: bool = False) -> Result:
     processes.set_seed(recipe.train.seed)
     prepared = prepare(recipe, runtime)
     report = runtime.on_main(lambda: check.data_report(prepared, strict=strict))
-    folder = runtime.on_main(lambda: folder or _default_folder(recipe))
+    folder = runtime.on_main(lambda: folder or default_folder(recipe))
     folder.refuse_unwritable()
     stop = StopRequest()
     built = build(prepared, folder, runtime, stop)
@@ -66,7 +66,7 @@ def train(recipe: Recipe, *, strict: bool = False) -> Result:
     return Result(str(folder), metrics)
 
 
-def _destination(recipe: Recipe) -> Destination | None:
+def destination_of(recipe: Recipe) -> Destination | None:
     """Where the finished run is to be pushed, if anywhere."""
     if recipe.hub.repo_id is None:
         return None
@@ -75,11 +75,12 @@ def _destination(recipe: Recipe) -> Destination | None:
     return destination
 
 
-def _default_folder(recipe: Recipe) -> RunFolder:
+def default_folder(recipe: Recipe) -> RunFolder:
+    """Where a run goes that was given no folder: `runs/NAME/TIME`."""
     return RunFolder(Path("runs") / recipe.name / datetime.now().strftime("%Y%m%d-%H%M%S"))
 
 
-def _refuse_other_run(folder: RunFolder, recipe: Recipe) -> None:
+def refuse_other_run(folder: RunFolder, recipe: Recipe) -> None:
     """A folder is taken by another recipe's run, or by files that are no run of ours."""
     if folder.recipe.is_file():
         changed = differences(saved_recipe(folder), recipe)

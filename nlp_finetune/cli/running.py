@@ -35,9 +35,9 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
 def train(arguments: argparse.Namespace) -> int:
     """Fine-tune; print the scores, the run folder and what to do next."""
     recipe = _begin(arguments)
-    from nlp_finetune.train import train as run
+    from nlp_finetune.repeat import fit
 
-    result = run(recipe, strict=arguments.strict)
+    result = fit(recipe, strict=arguments.strict)
     if _is_main_process():
         if arguments.json:
             print(json.dumps({"output_dir": result.output_dir, **result.metrics}, indent=2))
@@ -71,6 +71,8 @@ def _show_result(result: Result, *, aside: bool) -> None:
         for other, value in scores.items()
         if isinstance(value, float) and other not in (name, "loss")
     ]
+    if "seeds" in metrics:
+        rows.insert(1, _seeds_row(metrics["seeds"], split, name))
     for baseline, values in metrics["baselines"].get(split, {}).items():
         if name in values:
             rows.append((f"baseline {baseline}", f"{values[name]:.4f}", f"{name} of a simple rival"))
@@ -90,6 +92,16 @@ def _show_result(result: Result, *, aside: bool) -> None:
         f"  {program} evaluate {folder} --data FILE.csv",
     ]
     output.line("\n".join(closing), aside=aside)
+
+
+def _seeds_row(seeds: dict[str, Any], split: str, name: str) -> tuple[str, str, str]:
+    spread = seeds[split][name]
+    value = f"{spread['mean']:.4f} +- {spread['std']:.4f} ({spread['min']:.4f} to {spread['max']:.4f})"
+    return (
+        f"mean of {len(seeds['seeds'])} seeds",
+        value,
+        f"{split} {name}; the scores above and below: seed {seeds['best']}",
+    )
 
 
 def add_check_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,11 +9,12 @@ from nlp_finetune.recipe.learning import Loss, Optim
 from nlp_finetune.recipe.loading import Loaded, load
 from nlp_finetune.recipe.reference import json_schema, reference_markdown
 from nlp_finetune.recipe.resolved import differences, headline, to_yaml
-from nlp_finetune.recipe.schema import Data, Model, Recipe, TaskOptions, Train
+from nlp_finetune.recipe.schema import Data, Hub, Model, Recipe, TaskOptions, Train
 
 __all__ = [
     "FILE_ENDINGS",
     "Data",
+    "Hub",
     "Loaded",
     "Lora",
     "Loss",

@@ -19,6 +19,7 @@ from nlp_finetune.recipe.section import (
     OpenFraction,
     Positive,
     Section,
+    Seed,
     Text,
 )
 
@@ -108,6 +109,9 @@ class Data(Section):
     validation_fraction: OpenFraction = Field(
         default=0.1, description="Share of the training rows held out where there is no validation split."
     )
+    seed: Seed | None = Field(
+        default=None, description="Seed of which rows are held out or taken by `limit`; null is train.seed."
+    )
 
     def conflicts(self) -> list[Conflict]:
         if self.source is None and not names_a_file(self.train):
@@ -146,8 +150,11 @@ class Train(Section):
         default="auto",
         description="CPU threads of one process; `auto` shares the cores among the local processes.",
     )
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
-        default=13, description="Seed of everything random: new weights, order of rows, dropout."
+    seed: Seed = Field(default=13, description="Seed of everything random: new weights, order of rows, dropout.")
+    seeds: list[Seed] | None = Field(
+        default=None,
+        min_length=2,
+        description="Seeds to train with, one run each; scores get a spread, the best on validation is kept.",
     )
     eval_every: Count | Literal["epoch"] = Field(
         default="epoch",
@@ -178,6 +185,8 @@ class Train(Section):
     )
 
     def conflicts(self) -> list[Conflict]:
+        if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
+            return [("seeds", "a seed stands there twice")]
         if self.micro_batch_size != "auto" and self.micro_batch_size > self.batch_size:
             return [("micro_batch_size", f"larger than train.batch_size, which is {self.batch_size}")]
         return []

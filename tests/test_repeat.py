@@ -1,0 +1,122 @@
+"""Several seeds are several ordinary runs, and one run of which the spread is known."""
+
+import json
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nlp_finetune.repeat import best_part, summary
+from tests.command_line import Done, run
+from tests.tiny import TINY
+
+SEEDS = ("train.seeds=[1, 2]", "train.seed=5", "train.max_steps=3", "data.validation=null")
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("seeds")
+    done = run("train", *TINY, *SEEDS, f"output_dir={folder / 'run'}", cwd=folder)
+    assert done.code == 0, done.stderr
+    assert "mean of 2 seeds" in done.stdout
+    return folder
+
+
+def test_each_seed_is_the_run_that_it_is_alone(folder: Path) -> None:
+    alone = [f for f in SEEDS if not f.startswith("train.seed")]
+    done = run("train", *TINY, *alone, "train.seed=2", "data.seed=5", f"output_dir={folder / 'two'}", cwd=folder)
+    assert done.code == 0, done.stderr
+    part = folder / "run" / "parts" / "seed-2"
+    assert (folder / "two/model/model.safetensors").read_bytes() == (part / "model/model.safetensors").read_bytes()
+
+
+def test_all_seeds_are_validated_on_the_same_rows(folder: Path) -> None:
+    rows = [
+        [json.loads(line)["row"] for line in (part / "predictions/validation.jsonl").read_text("utf-8").splitlines()]
+        for part in sorted((folder / "run" / "parts").iterdir())
+    ]
+    assert len(rows) == 2
+    assert rows[0] == rows[1]
+
+
+def test_the_spread_is_that_of_the_parts_and_the_model_that_of_the_best(folder: Path) -> None:
+    metrics = read(folder / "run" / "metrics.json")
+    parts = [read(folder / "run" / "parts" / f"seed-{seed}" / "metrics.json") for seed in (1, 2)]
+    accuracy = metrics["seeds"]["validation"]["accuracy"]
+    assert accuracy["values"] == [part["validation"]["accuracy"] for part in parts]
+    assert accuracy["mean"] == pytest.approx(statistics.fmean(accuracy["values"]))
+    best = metrics["seeds"]["best"]
+    assert parts[best - 1]["best"]["value"] == max(part["best"]["value"] for part in parts)
+    assert metrics["validation"] == parts[best - 1]["validation"]
+    chosen = folder / "run" / "parts" / f"seed-{best}" / "model"
+    assert (folder / "run/model/model.safetensors").read_bytes() == (chosen / "model.safetensors").read_bytes()
+
+
+def test_the_folder_on_top_predicts_and_evaluates_like_any_run(folder: Path) -> None:
+    done = run("evaluate", folder / "run", "--split", "validation", "--json", cwd=folder)
+    assert done.code == 0, done.stderr
+    expected = read(folder / "run" / "metrics.json")["validation"]
+    assert json.loads(done.stdout)["metrics"]["accuracy"] == pytest.approx(expected["accuracy"])
+    assert run("predict", folder / "run", "--text", "Good soup.", cwd=folder).code == 0
+
+
+def test_the_same_command_again_changes_nothing(folder: Path) -> None:
+    done = run("train", *TINY, *SEEDS, f"output_dir={folder / 'run'}", cwd=folder)
+    assert done.code == 0
+    assert "already finished" in done.stdout
+
+
+def test_a_wrong_input_leaves_nothing_behind(tmp_path: Path) -> None:
+    done = run("train", *TINY, *SEEDS, "task.label=nothing", f"output_dir={tmp_path / 'run'}", cwd=tmp_path)
+    assert done.code == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_seed_that_stands_there_twice_is_refused(tmp_path: Path) -> None:
+    done: Done = run("train", *TINY, "train.seeds=[1, 1]", cwd=tmp_path)
+    assert done.code == 2
+    assert "a seed stands there twice" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_goes_on_with_the_seed_at_which_it_stopped(folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(Path(__file__).parents[1] / "run.py"), "train", *TINY, *SEEDS]
+    command += [f"output_dir={tmp_path / 'run'}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run/parts/seed-2/history.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    if process.returncode == 75:  # else it was done before the signal came
+        assert "stopped at seed 2 (2 of 2)" in said
+        assert read(tmp_path / "run" / "status.json")["exit_code"] == 75
+    again = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert again.returncode == 0, again.stderr
+    for seed in (1, 2):
+        name = f"parts/seed-{seed}/model/model.safetensors"
+        assert (tmp_path / "run" / name).read_bytes() == (folder / "run" / name).read_bytes()
+
+
+def test_the_lowest_loss_and_the_highest_accuracy_are_best() -> None:
+    assert best_part([{"metric": "loss", "value": v} for v in (0.3, 0.1, 0.1)]) == 1
+    assert best_part([{"metric": "accuracy", "value": v} for v in (0.3, 0.7, 0.7)]) == 1
+
+
+def test_a_split_that_only_some_parts_have_gets_no_spread() -> None:
+    both = summary(
+        [{"validation": {"accuracy": 0.5, "rows": 3}, "test": {"accuracy": 0.1}}, {"validation": {"accuracy": 0.7}}],
+        [1, 2],
+    )
+    assert "test" not in both
+    assert both["validation"]["accuracy"]["values"] == [0.5, 0.7]
+    assert "rows" not in both["validation"]
