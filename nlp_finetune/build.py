@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 _PREPROCESSING = 2
 """Version of tokenization; part of the cache's name, so raise it when `encode` of any task changes."""
-_MOST_WORKERS = 8
 _EVAL_ROWS, _EVAL_TOKENS = 64, 16_384
 """Most rows and tokens of an evaluation batch whose size is left to us."""
 
@@ -130,6 +129,7 @@ def _load_data(recipe: Recipe, task: base.BaseTask) -> sources.Loaded:
         quoting=data.quoting,
         encoding=data.encoding,
         text_rows=task.text_rows,
+        images=task.images,
     )
 
 
@@ -271,7 +271,7 @@ def loading_workers(prepared: Prepared, runtime: Runtime) -> int:
     asked = prepared.recipe.train.workers
     if asked != "auto":
         return asked
-    return min(_MOST_WORKERS, runtime.cores) if prepared.task.images else 0
+    return min(inference.MOST_WORKERS, runtime.cores) if prepared.task.images else 0
 
 
 def scorer(prepared: Prepared, model: Any, runtime: Runtime) -> inference.Model:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from nlp_finetune.job import Batch, Objective
 
+MOST_WORKERS = 8
+"""Processes that decode images for one process of training or inference; more do not help."""
 _BAR_FROM_BATCHES = 20
 _BAR_FROM_ROWS = 20_000
 """Shorter passes (a second or two) show no progress bar."""
@@ -286,6 +288,11 @@ def find(run: str) -> Run:
         raise InputError(f"{run}: its recipe.yaml or {TASK_FILE} is damaged ({error}).") from error
 
 
+def takes_images(run: Run) -> bool:
+    """Whether what the run predicts from are images."""
+    return base.find(run.task_name).images
+
+
 def load(run: Run, runtime: Runtime, *, batch_size: int = 64) -> Model:
     """Task, model and processor of a finished run, in fp32.
 
@@ -295,7 +302,8 @@ def load(run: Run, runtime: Runtime, *, batch_size: int = 64) -> Model:
     task = task_class(task_class.Options(**run.task_options))
     task.restore(run.facts)
     model = load_weights(task, run.weights, runtime)
-    return Model(task, model, task.saved_processor(run.weights), runtime, batch_size)
+    workers = min(MOST_WORKERS, runtime.cores) if task.images else 0
+    return Model(task, model, task.saved_processor(run.weights), runtime, batch_size, workers)
 
 
 def load_weights(task: base.BaseTask, folder: Path, runtime: Runtime) -> torch.nn.Module:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nlp_finetune.data import ROW
+from nlp_finetune.data import FOLDER, ROW
 from nlp_finetune.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,6 +36,14 @@ def from_texts(task: BaseTask, texts: list[str]) -> Dataset:
     return Dataset.from_list([{**task.from_texts(texts), ROW: 1}])
 
 
+def from_images(task: BaseTask, paths: list[str]) -> Dataset:
+    """Data rows from image files of the command line."""
+    from datasets import Dataset
+
+    rows = list(range(1, len(paths) + 1))
+    return Dataset.from_dict({task.input_columns()[0]: paths, FOLDER: [os.getcwd()] * len(paths), ROW: rows})
+
+
 def without_bad_rows(task: BaseTask, data: Dataset) -> tuple[Dataset, list[tuple[int, str]]]:
     """Rows that can be predicted, and `(row number, problem)` of those that cannot."""
     from nlp_finetune.data.texts import is_missing
@@ -49,6 +58,8 @@ def without_bad_rows(task: BaseTask, data: Dataset) -> tuple[Dataset, list[tuple
             problem = task.input_problem(values)
             if problem is not None:
                 bad[position] = problem
+    filled = [position for position in range(len(data)) if position not in bad]
+    bad |= {filled[at]: problem for at, problem in task.unusable(data.select(filled)).items()} if filled else {}
     rows = data[ROW]
     named = [(rows[position], bad[position]) for position in sorted(bad)]
     if len(bad) == len(data):
@@ -58,7 +69,7 @@ def without_bad_rows(task: BaseTask, data: Dataset) -> tuple[Dataset, list[tuple
 
 def write(path: Path, data: Dataset, answers: list[dict[str, Any]]) -> None:
     """Write the user's columns with the predictions beside them, in the order of the rows."""
-    columns = [name for name in data.column_names if name != ROW]
+    columns = [name for name in data.column_names if name not in (ROW, FOLDER) and not _holds_bytes(data, name)]
     records = []
     for row, answer in zip(data.select_columns([ROW, *columns]), answers, strict=True):
         own = {ROW: row[ROW], **{name: row[name] for name in columns}}
@@ -74,6 +85,11 @@ def write(path: Path, data: Dataset, answers: list[dict[str, Any]]) -> None:
             writer = csv.DictWriter(stream, fieldnames=list(flat[0]), delimiter=delimiter, lineterminator="\n")
             writer.writeheader()
             writer.writerows(flat)
+
+
+def _holds_bytes(data: Dataset, name: str) -> bool:
+    """Whether a column holds the content of files, which no table of predictions repeats."""
+    return "binary" in str(data.features.arrow_schema.field(name).type)
 
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:

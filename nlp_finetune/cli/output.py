@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,10 +67,11 @@ def program() -> str:
     return "python run.py" if os.path.basename(sys.argv[0]) == "run.py" else "nlp-finetune"
 
 
-def example_texts(run: str) -> list[str]:
-    """Texts of the kind that the run was trained on, one for each `--text` of `predict`."""
+def example_arguments(run: str) -> str:
+    """Arguments of `predict` with an input of the kind that the run was trained on."""
     try:
         check = json.loads((Path(run) / "check.json").read_text(encoding="utf-8"))
-        return [str(text) for text in check["example"]]
+        option, inputs = check.get("example_option", "--text"), [shlex.quote(str(one)) for one in check["example"]]
+        return " ".join(f"{option} {one}" for one in inputs or ["FILE"])
     except (OSError, ValueError, KeyError):
-        return [_EXAMPLE]
+        return f"--text {shlex.quote(_EXAMPLE)}"

@@ -84,7 +84,7 @@ def _show_result(result: Result, *, aside: bool) -> None:
     output.table(("", "value", ""), rows, aside=aside)
     done = "already finished, nothing to do" if result.already_finished else "finished"
     program, folder = output.program(), shlex.quote(result.output_dir)
-    example = " ".join(f"--text {shlex.quote(text)}" for text in output.example_texts(result.output_dir))
+    example = output.example_arguments(result.output_dir)
     closing = [
         f"\n{done}: {result.output_dir}\n\nNext:",
         f"  {program} predict {folder} {example}",
@@ -164,7 +164,7 @@ def _metric(run: Run, model: Model) -> str:
 
 def _evaluation_rows(run: Run, model: Model, here: Runtime, arguments: argparse.Namespace) -> tuple[Dataset, str]:
     if arguments.data is not None:
-        data = _read(arguments.data, arguments, text_rows=model.task.text_rows)
+        data = _read(arguments.data, arguments, text_rows=model.task.text_rows, images=model.task.images)
         return model.task.inputs(data, labelled=True), str(arguments.data)
     from nlp_finetune.build import prepare
     from nlp_finetune.train import saved_recipe
@@ -183,12 +183,17 @@ def _add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=64, help="rows in one forward pass (default 64)")
 
 
-def _read(path: str, arguments: argparse.Namespace, *, text_rows: TextRows = "line") -> Dataset:
+def _read(path: str, arguments: argparse.Namespace, *, text_rows: TextRows = "line", images: bool = False) -> Dataset:
     from nlp_finetune.data import sources
 
     columns = arguments.columns.split(",") if arguments.columns else None
     rows, notes = sources.read_file(
-        path, columns=columns, delimiter=arguments.delimiter, encoding=arguments.encoding, text_rows=text_rows
+        path,
+        columns=columns,
+        delimiter=arguments.delimiter,
+        encoding=arguments.encoding,
+        text_rows=text_rows,
+        images=images,
     )
     for note in notes:
         say(note)
@@ -209,7 +214,12 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="run folder")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--text", action="append", metavar="TEXT", help="a text; twice for a pair")
-    what.add_argument("--input", metavar="FILE", help="file with a text column (csv, tsv, jsonl, parquet, txt, ...)")
+    what.add_argument("--image", action="append", metavar="FILE", help="an image; again for more of them")
+    what.add_argument(
+        "--input",
+        metavar="FILE",
+        help="file with a text column (csv, tsv, jsonl, parquet, txt, ...), or with paths of images; a folder of them",
+    )
     parser.add_argument("--output", metavar="FILE", help="where to write: .csv, .tsv, .jsonl or .json")
     parser.add_argument("--json", action="store_true", help="print predictions as one JSON document")
     parser.add_argument("overrides", nargs="*", metavar="task.key=value", help="options of prediction, set anew")
@@ -225,9 +235,15 @@ def predict(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         files.check_output(Path(arguments.output))
     run = _with_options(inference.find(arguments.run), arguments.overrides)
-    source = None if arguments.input is None else _read(arguments.input, arguments)
+    images = inference.takes_images(run)
+    if (arguments.text if images else arguments.image) is not None:
+        raise InputError(f"--{'text' if images else 'image'}: this run takes {'images' if images else 'texts'}.")
+    source = None if arguments.input is None else _read(arguments.input, arguments, images=images)
     here, model = _load(run, arguments)
-    data = source if source is not None else files.from_texts(model.task, arguments.text)
+    data = source
+    if data is None:
+        make = files.from_images if images else files.from_texts
+        data = make(model.task, arguments.image if images else arguments.text)
     data, bad = files.without_bad_rows(model.task, data)
     rows = model.task.inputs(data, labelled=False)
     answers = model.answers(rows)

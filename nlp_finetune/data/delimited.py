@@ -20,7 +20,8 @@ _BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
 class TextFormat:
     """How the user says a delimited file is written; None and `auto` leave it to be found out.
 
-    `text_rows` is what reads the file's decision, not the user's: what it takes for one row of plain text.
+    `text_rows` and `images` are what reads the file's decision, not the user's: what it takes for one row of
+    plain text, and whether rows are about images, so that relative paths need the file's folder.
     """
 
     columns: tuple[str, ...] | None = None
@@ -28,6 +29,7 @@ class TextFormat:
     quoting: str = "auto"
     encoding: str | None = None
     text_rows: TextRows = "line"
+    images: bool = False
 
     def given(self) -> list[str]:
         """The settings in force, as they stand in a recipe."""
@@ -47,6 +49,7 @@ def text_format(
     quoting: str | None = None,
     encoding: str | None = None,
     text_rows: TextRows = "line",
+    images: bool = False,
 ) -> TextFormat:
     """Check the four settings; `delimiter` is one character or a name (tab, comma, semicolon, pipe).
 
@@ -66,7 +69,9 @@ def text_format(
                 f"data.columns=[{','.join(columns)}]: expected the names of all columns, each of them once."
             )
         columns = names
-    return TextFormat(None if columns is None else tuple(columns), character, quoting or "auto", encoding, text_rows)
+    return TextFormat(
+        None if columns is None else tuple(columns), character, quoting or "auto", encoding, text_rows, images
+    )
 
 
 def parse_text(text: str, *, path: str, name: str, rows: TextRows) -> tuple[dict[str, list[str]], list[str]]:

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+
+from nlp_finetune.data import digits
 from nlp_finetune.errors import InputError
 
 FOLDER = Path(__file__).parent / "embedded"
 PREFIX = "demo:"
+COMPUTED: dict[str, Callable[[], dict[str, pa.Table]]] = {digits.NAME: digits.tables}
+"""Data sets made from what a dependency carries: name to the tables of their splits."""
 
 
 def names() -> list[str]:
     """Names of the demo data sets."""
+    return sorted([*COMPUTED, *_embedded()])
+
+
+def _embedded() -> list[str]:
     return sorted(path.name for path in FOLDER.iterdir() if path.is_dir() and any(path.glob("train.*")))
 
 

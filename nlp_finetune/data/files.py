@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from nlp_finetune.data import conll, delimited, encodings, json_rows, paths
+from nlp_finetune.data import FOLDER, conll, delimited, encodings, json_rows, paths
 from nlp_finetune.data.delimited import TextFormat
 from nlp_finetune.errors import InputError
 
@@ -84,6 +84,9 @@ def _read_one(path: str, form: TextFormat) -> Table:
         table, notes = _read_text(raw, path=path, suffix=suffix, form=form)
     if not table.num_rows or not table.num_columns:
         raise InputError(f"{path} has no data rows.")
+    if form.images:
+        folder = os.path.abspath(os.path.dirname(paths.expand(path)))
+        table = table.append_column(FOLDER, pa.array([folder] * table.num_rows))
     return Table(table, notes, digest)
 
 

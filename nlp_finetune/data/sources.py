@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from nlp_finetune.data import delimited, demo, files, folders, hub, paths, rows
+from nlp_finetune.data import delimited, demo, files, folders, hub, image_folders, paths, rows
 from nlp_finetune.data.delimited import TextFormat, TextRows
+from nlp_finetune.data.images import is_image_name
 from nlp_finetune.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def load(
     quoting: str | None = None,
     encoding: str | None = None,
     text_rows: TextRows = "line",
+    images: bool = False,
 ) -> Loaded:
     """Read the splits of a source, or the files named for them.
 
@@ -74,11 +76,12 @@ def load(
     one or is written like one, else the name of a split of the source. None, and `validation` for the
     validation split, take what the source has; the test split of a Hub data set only on request. The
     test split never stands in for a missing validation split. `columns`, `delimiter`, `quoting` and
-    `encoding` describe text files, `text_rows` says what is one row of plain text. Raises `InputError`
-    for everything that is wrong with any of it.
+    `encoding` describe text files, `text_rows` says what is one row of plain text; with `images` rows are
+    about images, and a folder of image files is a source. Raises `InputError` for everything that is wrong
+    with any of it.
     """
     form = delimited.text_format(
-        columns=columns, delimiter=delimiter, quoting=quoting, encoding=encoding, text_rows=text_rows
+        columns=columns, delimiter=delimiter, quoting=quoting, encoding=encoding, text_rows=text_rows, images=images
     )
     opened = None if source is None else _open(source, form, revision=revision, config=config)
     if opened is None and (revision is not None or config is not None):
@@ -112,19 +115,43 @@ def read_file(
     quoting: str | None = None,
     encoding: str | None = None,
     text_rows: TextRows = "line",
+    images: bool = False,
 ) -> tuple[Dataset, list[str]]:
-    """Rows of one file, or of all files that a glob matches, and one-line notes on how they were read."""
+    """Rows of one file, or of all files that a glob matches, and one-line notes on how they were read.
+
+    With `images` the rows are about images: `path` may be one of them, or a folder of them.
+    """
     form = delimited.text_format(
-        columns=columns, delimiter=delimiter, quoting=quoting, encoding=encoding, text_rows=text_rows
+        columns=columns, delimiter=delimiter, quoting=quoting, encoding=encoding, text_rows=text_rows, images=images
     )
     part = _read_files(path, form)
     return part.rows, part.notes
 
 
 def _read_files(path: str, form: TextFormat, names: Sequence[str] | None = None) -> _Part:
+    of_images = _read_images(path) if form.images and names is None else None
+    if of_images is not None:
+        return of_images
     found = files.read(path, form) if names is None else files.read_all(names, form, name=path)
     data, notes = rows.from_table(found.table, path=path, fingerprint=found.digest)
     return _Part(data, path, found.notes + notes)
+
+
+def _read_images(path: str) -> _Part | None:
+    """Rows of one image, or of the images in a folder without a division into splits; None for anything else."""
+    where = paths.expand(path)
+    if os.path.isfile(where) and is_image_name(where):
+        found = {"train": image_folders.Found(os.path.dirname(where) or ".", [os.path.basename(where)], None)}
+    else:
+        found = (image_folders.find(path) or {}) if os.path.isdir(where) else {}
+    if len(found) > 1:
+        raise InputError(f"{path} has {', '.join(found)}: give the folder of one of them.")
+    return _image_part(found["train"], path) if found else None
+
+
+def _image_part(found: image_folders.Found, origin: str) -> _Part:
+    data, notes = rows.from_table(found.table(), path=origin, fingerprint=found.digest())
+    return _Part(data, origin, notes)
 
 
 def _is_file(value: str, opened: _Source | None) -> bool:
@@ -180,6 +207,8 @@ def _open(source: str, form: TextFormat, *, revision: str | None, config: str | 
     if revision is not None or config is not None:
         setting = "data.revision" if revision is not None else "data.config"
         raise InputError(f"{setting} describes a Hub data set, but data.source={source} is not one.")
+    if is_demo and source.removeprefix(demo.PREFIX) in demo.COMPUTED:
+        return _open_computed(source)
     if is_demo:
         opened = _open_folder(demo.folder(source), form, name=source)
         # Where the package is installed says nothing to anyone.
@@ -196,7 +225,36 @@ def _open(source: str, form: TextFormat, *, revision: str | None, config: str | 
     )
 
 
+def _open_computed(source: str) -> _Source:
+    tables = demo.COMPUTED[source.removeprefix(demo.PREFIX)]()
+
+    def read(split: str) -> _Part:
+        origin = f"{source}, split {split}"
+        digest = hashlib.sha256(repr((source, tables[split].to_pylist())).encode()).hexdigest()[:32]
+        return _Part(rows.from_table(tables[split], path=origin, fingerprint=digest)[0], origin, [])
+
+    def find(value: str) -> str | None:
+        split = folders.split_of(value)
+        return split if split in tables else None
+
+    return _Source(name=source, splits=list(tables), find=find, read=read, takes_test=True, notes=[])
+
+
+def _open_image_folder(folder: str, found: Mapping[str, image_folders.Found]) -> _Source:
+    def find(value: str) -> str | None:
+        split = folders.split_of(value)
+        return split if split in found else None
+
+    def read(split: str) -> _Part:
+        return _image_part(found[split], folder if len(found) == 1 else found[split].folder)
+
+    return _Source(name=folder, splits=list(found), find=find, read=read, takes_test=True, notes=[])
+
+
 def _open_folder(folder: str, form: TextFormat, *, name: str) -> _Source:
+    of_images = image_folders.find(folder) if form.images else None
+    if of_images is not None:
+        return _open_image_folder(folder, of_images)
     found = folders.find(folder)
 
     def find(value: str) -> str | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from nlp_finetune.data import ROW
+from nlp_finetune.data import FOLDER, ROW
 from nlp_finetune.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def string_columns(data: Dataset) -> list[str]:
 
 def describe_columns(data: Dataset) -> str:
     """One sentence that lists the columns of a data set, for messages."""
-    return f"Columns: {', '.join(n for n in data.column_names if n != ROW)}."
+    return f"Columns: {', '.join(n for n in data.column_names if n not in (ROW, FOLDER))}."
 
 
 def read(data: Dataset, names: Sequence[str], split: str) -> dict[str, list[Any]]:

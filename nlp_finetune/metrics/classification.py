@@ -36,6 +36,18 @@ def single_label(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, flo
     }
 
 
+def top_k(probabilities: np.ndarray, labels: np.ndarray, *, k: int) -> float:
+    """Share of rows whose class is among the `k` likeliest; of equal probabilities the first class wins.
+
+    Shapes as in `single_label`. Raises `ValueError` for shapes that do not fit.
+    """
+    _table(probabilities, labels)
+    if np.isnan(probabilities).any():
+        return float("nan")
+    likeliest = np.argsort(-np.asarray(probabilities), axis=1, kind="stable")[:, :k]
+    return float((likeliest == np.asarray(labels)[:, None]).any(axis=1).mean())
+
+
 def multi_label(
     probabilities: np.ndarray, labels: np.ndarray, thresholds: Thresholds = DEFAULT_THRESHOLD
 ) -> dict[str, float]:

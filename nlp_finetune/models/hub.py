@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_finetune.errors import InputError
+from nlp_finetune.models import resnet_files
 from nlp_finetune.models.checkpoint import Checkpoint, similar_paths
 from nlp_finetune.models.quiet import quiet
 
@@ -28,10 +29,20 @@ _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 def local_folder(checkpoint: Checkpoint, *, weights: bool, say: Callable[[str], None] | None = None) -> Path:
-    """Folder on this machine that holds the checkpoint's files; a Hub checkpoint is fetched first.
+    """Folder on this machine that holds the checkpoint's files, in transformers' format.
 
-    Raises `InputError` as `snapshot` does.
+    A Hub checkpoint is fetched first, a ResNet of torchvision or timm converted. Raises `InputError` as
+    `snapshot` and `resnet_files` do.
     """
+    if checkpoint.kind == "torchvision":
+        return resnet_files.from_torchvision(checkpoint, weights=weights)
+    if checkpoint.kind == "file":
+        return resnet_files.from_file(checkpoint, weights=weights)
+    return resnet_files.readable(original_folder(checkpoint, weights=weights, say=say))
+
+
+def original_folder(checkpoint: Checkpoint, *, weights: bool, say: Callable[[str], None] | None = None) -> Path:
+    """Folder with the files of a Hub checkpoint or of a folder as they are."""
     if checkpoint.kind == "hub":
         return snapshot(checkpoint.location, revision=checkpoint.revision, weights=weights, say=say)
     return Path(checkpoint.location)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_finetune.errors import InputError
-from nlp_finetune.models import heads, labels, settings, weights
+from nlp_finetune.models import heads, labels, resnet_files, resnets, settings, weights
 from nlp_finetune.models.checkpoint import Checkpoint
 from nlp_finetune.models.hub import local_folder
 from nlp_finetune.models.quiet import quiet
@@ -25,8 +25,10 @@ def load_config(checkpoint: Checkpoint, *, overrides: Mapping[str, Any], edits: 
     A family built from scratch gets a vocabulary of `settings.SCRATCH_VOCABULARY` until its tokenizer
     is known. Raises `InputError` for an unknown family, key or value, and for a Hub that can't be reached.
     """
-    if checkpoint.kind == "scratch":
-        raw: dict[str, Any] = {"model_type": checkpoint.location, "vocab_size": settings.SCRATCH_VOCABULARY}
+    if checkpoint.kind == "scratch" and checkpoint.location in resnets.ARCHITECTURES:
+        raw: dict[str, Any] = resnets.configuration(resnets.ARCHITECTURES[checkpoint.location], None)
+    elif checkpoint.kind == "scratch":
+        raw = {"model_type": checkpoint.location, "vocab_size": settings.SCRATCH_VOCABULARY}
     else:
         raw = settings.read_json(local_folder(checkpoint, weights=False))
     config = settings.make_config(raw, edits, given=checkpoint.given)
@@ -90,6 +92,7 @@ def load_saved_model(folder: Path, *, auto_class: str) -> PreTrainedModel:
 
     Raises `InputError` if its files are missing or damaged.
     """
+    folder = resnet_files.readable(folder)
     config = settings.make_config(settings.read_json(folder), {}, given=str(folder))
     loaded = weights.load(folder, auto_class=auto_class, config=config, given=str(folder))
     if loaded.new or loaded.unused:

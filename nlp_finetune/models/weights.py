@@ -107,7 +107,14 @@ def backbone_names(model: PreTrainedModel) -> set[str]:
     names = {name for name, _ in model.named_parameters()}
     if model.base_model is model:
         return names
-    return {name for name in names if name.startswith(f"{model.base_model_prefix}.")}
+    # timm's models hold their head themselves.
+    head = getattr(model.base_model, "get_classifier", lambda: None)()
+    inside = {id(parameter) for parameter in head.parameters()} if head is not None else set()
+    return {
+        name
+        for name, parameter in model.named_parameters()
+        if name.startswith(f"{model.base_model_prefix}.") and id(parameter) not in inside
+    }
 
 
 def check_backbone(loaded: Loaded, *, given: str) -> None:

@@ -1,0 +1,193 @@
+"""From an image to model inputs: as the weights were evaluated, or cropped and flipped at random for training.
+
+The arithmetic is torchvision's (`transforms.Resize`, `CenterCrop`, `RandomResizedCrop`, `Normalize` on PIL
+images), to the last digit; a test holds that. torchvision itself is not needed, and random numbers come
+from the generator of the row alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nlp_finetune.data import images
+from nlp_finetune.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+_TRIES = 10
+_RATIO = (3 / 4, 4 / 3)
+"""Shapes of random crops, width over height, as in Szegedy et al. 2014, Going Deeper with Convolutions."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes model inputs when it is evaluated.
+
+    `resize` is the new shorter side, or height and width; `crop` the side (or height and width) of the part
+    taken from the middle, None for all of it; `resample` Pillow's number of a filter (2 is bilinear).
+    """
+
+    resize: int | tuple[int, int]
+    crop: tuple[int, int] | None
+    resample: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of what the model sees."""
+        if self.crop is not None:
+            return self.crop
+        return self.resize if isinstance(self.resize, tuple) else (self.resize, self.resize)
+
+    def evaluate(self, image: Image) -> Image:
+        """Resize and cut out the middle."""
+        image = image.resize(self._new_size(*image.size), self._filter())
+        return image if self.crop is None else _center(image, *self.crop)
+
+    def _filter(self) -> Any:
+        from PIL import Image
+
+        return Image.Resampling(self.resample)
+
+    def _new_size(self, width: int, height: int) -> tuple[int, int]:
+        """New width and height."""
+        if isinstance(self.resize, tuple):
+            return self.resize[1], self.resize[0]
+        short, long = min(width, height), max(width, height)
+        longer = int(self.resize * long / short)
+        return (self.resize, longer) if width <= height else (longer, self.resize)
+
+    def crop_at_random(self, image: Image, random: np.random.Generator, *, scale: tuple[float, float]) -> Image:
+        """A part of random place, shape and area (a share in `scale`), resized to what the model sees."""
+        height, width = self.size
+        box = _random_box(*image.size, random, scale=scale)
+        return image.crop(box).resize((width, height), self._filter())
+
+
+def _center(image: Image, height: int, width: int) -> Image:
+    if image.width < width or image.height < height:
+        left, top = max(0, (width - image.width) // 2), max(0, (height - image.height) // 2)
+        from PIL import ImageOps
+
+        right = max(0, (width - image.width + 1) // 2)
+        image = ImageOps.expand(image, (left, top, right, max(0, (height - image.height + 1) // 2)))
+    top, left = round((image.height - height) / 2.0), round((image.width - width) / 2.0)
+    return image.crop((left, top, left + width, top + height))
+
+
+def _random_box(
+    width: int, height: int, random: np.random.Generator, *, scale: tuple[float, float]
+) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom; the middle, in the nearest shape allowed, where ten draws do not fit."""
+    for _ in range(_TRIES):
+        area = width * height * random.uniform(*scale)
+        ratio = math.exp(random.uniform(math.log(_RATIO[0]), math.log(_RATIO[1])))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(random.integers(0, width - w + 1)), int(random.integers(0, height - h + 1))
+            return left, top, left + w, top + h
+    w = min(width, round(height * _RATIO[1]))
+    h = min(height, round(width / _RATIO[0]))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+@dataclass(frozen=True)
+class ImageInputs:
+    """Transform of a row: reads its image and gives `pixels` `[height, width, 3]`, bytes, and its `labels`."""
+
+    preprocessing: Preprocessing
+    training: bool
+    scale: tuple[float, float]
+    flip: bool
+
+    def __call__(self, row: Mapping[str, Any], random: np.random.Generator) -> dict[str, Any]:
+        image = images.read(row["image"])
+        if self.training:
+            # Both are drawn always, so that switching one off does not change the other.
+            cropped = self.preprocessing.crop_at_random(image, random, scale=self.scale)
+            mirrored = random.random() < 0.5
+            pixels = np.asarray(cropped)
+            pixels = pixels[:, ::-1] if mirrored and self.flip else pixels
+        else:
+            pixels = np.asarray(self.preprocessing.evaluate(image))
+        return {"pixels": pixels, **({"labels": row["labels"]} if "labels" in row else {})}
+
+
+@dataclass(frozen=True)
+class ImageCollator:
+    """Puts pixels into one batch: `pixel_values` `[rows, 3, height, width]`, normalised, and `labels` `[rows]`."""
+
+    preprocessing: Preprocessing
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        import torch
+
+        pixels = torch.from_numpy(np.stack([row["pixels"] for row in rows]).transpose(0, 3, 1, 2).copy())
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (self.preprocessing.mean, self.preprocessing.std))
+        batch = {"pixel_values": pixels.to(torch.float32).div_(255).sub_(mean).div_(std)}
+        if "labels" in rows[0]:
+            batch["labels"] = torch.tensor([row["labels"] for row in rows])
+        return batch
+
+
+def from_settings(settings: Mapping[str, Any], *, given: str) -> Preprocessing:
+    """What a `preprocessor_config.json` of transformers says.
+
+    Raises `InputError` for one that this package can't follow exactly.
+    """
+    size = settings.get("size") or {}
+    size = {"shortest_edge": size} if isinstance(size, int) else size
+    crop = settings.get("crop_size") if settings.get("do_center_crop") else None
+    crop = {"height": crop, "width": crop} if isinstance(crop, int) else crop
+    resample = int(settings.get("resample", 2))
+    if "crop_pct" in settings and "shortest_edge" in size:
+        # ConvNext's way: below 384 the shorter side is size / crop_pct and the middle is taken.
+        side = int(size["shortest_edge"])
+        share = settings["crop_pct"] if settings["crop_pct"] is not None else 0.875
+        size, crop = (
+            ({"shortest_edge": int(side / share)}, {"height": side, "width": side})
+            if side < 384
+            else ({"height": side, "width": side}, None)
+        )
+    if "shortest_edge" in size and crop is not None:
+        resize: int | tuple[int, int] = int(size["shortest_edge"])
+    elif {"height", "width"} <= size.keys():
+        resize = (int(size["height"]), int(size["width"]))
+    else:
+        raise InputError(f"{given}: its preprocessor_config.json gives no size that fits a batch ({size}).")
+    if settings.get("do_rescale", True) is False or abs(settings.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
+        raise InputError(f"{given}: its preprocessor_config.json does not scale pixels by 1/255: not supported.")
+    normal = settings.get("do_normalize", True)
+    mean = tuple(float(v) for v in settings["image_mean"]) if normal else (0.0, 0.0, 0.0)
+    std = tuple(float(v) for v in settings["image_std"]) if normal else (1.0, 1.0, 1.0)
+    where = None if crop is None else (int(crop["height"]), int(crop["width"]))
+    return Preprocessing(resize, where, resample, mean, std)  # type: ignore[arg-type]
+
+
+def to_settings(preprocessing: Preprocessing) -> dict[str, Any]:
+    """The same as a `preprocessor_config.json` that transformers follows to the pixel."""
+    resize, crop = preprocessing.resize, preprocessing.crop
+    size = {"height": resize[0], "width": resize[1]} if isinstance(resize, tuple) else {"shortest_edge": resize}
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_resize": True,
+        "size": size,
+        "resample": preprocessing.resample,
+        "do_center_crop": crop is not None,
+        **({"crop_size": {"height": crop[0], "width": crop[1]}} if crop is not None else {}),
+        "do_convert_rgb": True,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(preprocessing.mean),
+        "image_std": list(preprocessing.std),
+    }
