@@ -251,7 +251,7 @@ def metrics_with_interval(
     if metric in scores:
         low, high = bootstrap(task.resampled_metric(metric, predictions, rows), len(rows))
         scores[f"{metric}_ci95"] = [low, high]
-    return {**scores, **task.extra_scores(predictions, rows)}
+    return scores
 
 
 @dataclass(frozen=True)

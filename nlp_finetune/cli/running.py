@@ -148,7 +148,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
     predictions = model.run(rows).predictions
     scores = inference.metrics_with_interval(model.task, predictions, rows, metric=_metric(run, model))
     if here.is_main and arguments.json:
-        print(json.dumps({"run": arguments.run, "data": name, "metrics": scores}, indent=2))
+        behind = model.task.evidence(predictions, rows)
+        shown_too = {part: behind[part] for part in ("classes", "confusion") if part in behind}
+        print(json.dumps({"run": arguments.run, "data": name, "metrics": scores, **shown_too}, indent=2))
     elif here.is_main:
         metric = _metric(run, model)
         shown = [(metric, output.score_with_interval(scores, metric))]

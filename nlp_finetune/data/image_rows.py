@@ -29,8 +29,9 @@ def read(
     """
     from datasets import Dataset, concatenate_datasets
 
-    from nlp_finetune.data.images import examine_all
+    from nlp_finetune.data.images import examine_all, require_pillow
 
+    require_pillow()
     images = image_columns.read(data, column, split)
     found = examine_all((row["image"] for row in images), count=len(images))
     bad = [at for at, one in enumerate(found) if one.problem is not None]

@@ -7,6 +7,7 @@ wrong with a file is found here, before training: Pillow reads a truncated file 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import os
 import warnings
@@ -53,6 +54,12 @@ class Examined:
 def is_image_name(name: str) -> bool:
     """Whether a file is called like an image."""
     return Path(name.lower()).suffix[1:] in SUFFIXES
+
+
+def require_pillow() -> None:
+    """Raise `InputError` where Pillow, which reads images, is not installed."""
+    if importlib.util.find_spec("PIL") is None:
+        raise InputError("images need Pillow. Run: pip install 'nlp-finetune[image]'")
 
 
 def read(image: Mapping[str, Any]) -> Image:

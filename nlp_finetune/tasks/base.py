@@ -315,10 +315,6 @@ class BaseTask(ABC):
         """The same for rivals that learn from model inputs (token counts, say); none by default."""
         return {}
 
-    def extra_scores(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, Any]:
-        """What belongs beside the metrics and is no number (a confusion matrix), as plain JSON; none by default."""
-        return {}
-
     def row_scores(self, predictions: Sequence[Any], rows: Dataset) -> RowScores | None:
         """What each row adds to a score, for scores by length and for comparing runs row by row.
 

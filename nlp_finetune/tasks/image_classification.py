@@ -8,6 +8,7 @@ drawn, in the workers that load data.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -24,11 +25,10 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from nlp_finetune.data.drawing import Transform
+    from nlp_finetune.metrics.details import RowScores
     from nlp_finetune.models.checkpoint import Checkpoint
 
 _TOP = 5
-_MOST_CONFUSION = 50
-"""Classes up to which the confusion matrix is written down."""
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -255,19 +255,20 @@ class Task(BaseTask):
         predicted, labels = np.stack(predictions), np.asarray(rows["label"])
         return lambda positions: self._measure(predicted[positions], labels[positions])[name]
 
-    def extra_scores(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, Any]:
+    def row_scores(self, predictions: Sequence[Any], rows: Dataset) -> RowScores:
         import numpy as np
 
-        from nlp_finetune.metrics.classification import confusion, per_class
+        from nlp_finetune.metrics import details
 
-        predicted, labels = np.stack(predictions), np.asarray(rows["label"])
-        if np.isnan(predicted).any():
-            return {}
-        scores: dict[str, Any] = {"classes": per_class(predicted, labels, self.names)}
-        if len(self.names) <= _MOST_CONFUSION:
-            # A row is a true class, a column a predicted one.
-            scores["confusion"] = {"labels": self.names, "counts": confusion(predicted, labels).tolist()}
-        return scores
+        return details.row_scores("accuracy", np.stack(predictions).argmax(axis=1) == np.asarray(rows["label"]))
+
+    def evidence(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, Any]:
+        import numpy as np
+
+        from nlp_finetune.metrics import details
+
+        predicted, labels, numbers = np.stack(predictions), np.asarray(rows["label"]), rows["row"][:]
+        return details.single_label(predicted, labels, self.names, text=partial(_shown, rows), rows=numbers)
 
     def baselines(self, rows: Mapping[str, Dataset]) -> dict[str, dict[str, dict[str, float]]]:
         import numpy as np
@@ -303,3 +304,8 @@ class Task(BaseTask):
 
     def example(self) -> dict[str, Any]:
         return {"image": "photos/0001.jpg", "label": "cat"}
+
+
+def _shown(rows: Dataset, position: int) -> str:
+    """What stands for an image where a text is shown."""
+    return str(rows[position]["image"]["path"] or f"image of row {rows[position]['row']}")

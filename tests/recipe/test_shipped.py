@@ -9,6 +9,7 @@ from nlp_finetune.tasks import base
 
 NAMES = [
     "causal_lm",
+    "image_cls",
     "masked_lm",
     "qa",
     "text_cls",
