@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_finetune.errors import InputError, NlpFinetuneError
+from nlp_finetune.models import resnet_files
 from nlp_finetune.models import targets as layers
 from nlp_finetune.models.checkpoint import Checkpoint
 from nlp_finetune.models.heads import shorten
-from nlp_finetune.models.hub import local_folder, original_folder
+from nlp_finetune.models.hub import local_folder
 from nlp_finetune.models.loading import new_parameters
 from nlp_finetune.models.summary import count_parameters
 
@@ -55,15 +56,11 @@ class Base:
 
 def find_base(checkpoint: Checkpoint, model: PreTrainedModel, *, keep: Path) -> Base:
     """How others find the base of an adapter; one from scratch, or converted, goes to the folder `keep`."""
-    if checkpoint.kind in ("scratch", "torchvision", "file"):
-        return Base(str(keep.resolve()), unsaved=copy.deepcopy(model))
-    original = original_folder(checkpoint, weights=False)
-    if local_folder(checkpoint, weights=False) != original:
-        # In another format than the one that others would load from there.
+    if checkpoint.kind == "scratch" or resnet_files.is_converted(local_folder(checkpoint, weights=False)):
         return Base(str(keep.resolve()), unsaved=copy.deepcopy(model))
     if checkpoint.kind == "hub":
         # The folder of a Hub checkpoint is called like its commit.
-        return Base(checkpoint.location, original.name)
+        return Base(checkpoint.location, local_folder(checkpoint, weights=False).name)
     return Base(checkpoint.location)
 
 

@@ -38,14 +38,11 @@ def local_folder(checkpoint: Checkpoint, *, weights: bool, say: Callable[[str], 
         return resnet_files.from_torchvision(checkpoint, weights=weights)
     if checkpoint.kind == "file":
         return resnet_files.from_file(checkpoint, weights=weights)
-    return resnet_files.readable(original_folder(checkpoint, weights=weights, say=say))
-
-
-def original_folder(checkpoint: Checkpoint, *, weights: bool, say: Callable[[str], None] | None = None) -> Path:
-    """Folder with the files of a Hub checkpoint or of a folder as they are."""
     if checkpoint.kind == "hub":
-        return snapshot(checkpoint.location, revision=checkpoint.revision, weights=weights, say=say)
-    return Path(checkpoint.location)
+        found = snapshot(checkpoint.location, revision=checkpoint.revision, weights=weights, say=say)
+    else:
+        found = Path(checkpoint.location)
+    return resnet_files.readable(found)
 
 
 def snapshot(repo_id: str, *, revision: str | None, weights: bool, say: Callable[[str], None] | None = None) -> Path:

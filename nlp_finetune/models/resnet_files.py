@@ -235,15 +235,24 @@ def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def _root() -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HOME) / "nlp_finetune" / f"resnets-{_VERSION}"
+
+
+def is_converted(folder: Path) -> bool:
+    """Whether a checkpoint's folder was made here, so that nobody else finds it."""
+    return folder.parent == _root()
+
+
 def _key(content: Any) -> str:
     return hashlib.sha256(json.dumps([_VERSION, content], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _made(name: str, make: Callable[[Path], None]) -> Path:
     """Folder of that name in the cache; made whole under another name first, also by several processes at once."""
-    from huggingface_hub import constants
-
-    root = Path(constants.HF_HOME) / "nlp_finetune" / f"resnets-{_VERSION}"
+    root = _root()
     folder = root / name
     if folder.is_dir():
         return folder
