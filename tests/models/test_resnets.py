@@ -158,7 +158,7 @@ def test_a_file_that_is_no_weights_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.pth").write_text("nothing")
     torch.save([1, 2], tmp_path / "list.pth")
     for name in ("x.safetensors", "x.pth", "list.pth"):
-        with pytest.raises(InputError, match="no weights|more than weights"):
+        with pytest.raises(InputError, match=r"no weights|more than weights"):
             hub.local_folder(resolve(str(tmp_path / name)), weights=True)
 
 
