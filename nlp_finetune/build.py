@@ -27,7 +27,7 @@ from nlp_finetune.learning.micro_batch import choose_micro_batches, freeze_unuse
 from nlp_finetune.learning.optimizers import make_optimizer
 from nlp_finetune.learning.precision import choose_precision
 from nlp_finetune.learning.schedules import make_scheduler
-from nlp_finetune.models import adapters
+from nlp_finetune.models import adapters, sharding
 from nlp_finetune.models import checkpoint as checkpoints
 from nlp_finetune.models.loading import check_family, load_config, load_model
 from nlp_finetune.recipe import Recipe
@@ -196,7 +196,9 @@ def build(prepared: Prepared, folder: RunFolder, runtime: Runtime, stop: StopReq
         train.micro_batch_size, model, lengths, batch_size=prepared.batch_size, runtime=runtime, precision=precision,
         collate=collate, rows=rows, objective=objective, inputs=task.probe_inputs(processor), say=say,
     )  # fmt: skip
-    if runtime.processes > 1:
+    if runtime.strategy == "fsdp":
+        sharding.shard(model, device=runtime.device, processes=runtime.processes, reshard=runtime.reshard, say=say)
+    elif runtime.processes > 1:
         freeze_unused(model, collate([rows[0], rows[len(rows) - 1]]), objective, runtime.device, say)
     plan = BatchPlan(
         lengths, prepared.batch_size, prepared.steps, train.seed,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nlp_finetune.errors import InputError
 from nlp_finetune.learning import class_weights
 from nlp_finetune.learning.losses import WEIGHTED, Loss, build_loss
-from nlp_finetune.learning.optimizers import check_available
+from nlp_finetune.learning.optimizers import ELEMENTWISE, check_available
 from nlp_finetune.learning.precision import choose_precision
 from nlp_finetune.recipe import Loss as LossSection
 from nlp_finetune.recipe import Recipe
@@ -32,10 +32,28 @@ def check(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -> None:
         )
     choose_precision(recipe.train.precision, runtime.device, lambda _: None)
     check_available(recipe.optim.name, runtime.device)
+    _check_strategy(recipe, runtime)
     if recipe.train.batch_size < runtime.processes:
         raise InputError(
             f"train.batch_size {recipe.train.batch_size} is smaller than the {runtime.processes} processes: "
             "each needs a row in every optimizer step."
+        )
+
+
+def _check_strategy(recipe: Recipe, runtime: Runtime) -> None:
+    """What the strategy of the processes cannot do."""
+    if runtime.strategy == "deepspeed" and recipe.train.engine != "trainer":
+        raise InputError("train.engine accelerate does not run under DeepSpeed: use train.engine=trainer, or FSDP.")
+    if runtime.strategy != "fsdp":
+        return
+    if recipe.lora is not None:
+        raise InputError("lora does not run under FSDP: use accelerate_configs/ddp.yaml; adapters need little memory.")
+    if recipe.train.precision == "fp16":
+        raise InputError("train.precision fp16 does not run under FSDP: use bf16 or fp32.")
+    if recipe.optim.name not in ELEMENTWISE:
+        raise InputError(
+            f"optim.name {recipe.optim.name} does not run under FSDP: it looks at whole matrices. "
+            f"Use {', '.join(ELEMENTWISE)}."
         )
 
 

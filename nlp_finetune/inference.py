@@ -110,22 +110,31 @@ def run_model(
     """
     import torch
 
+    from nlp_finetune.models.sharding import is_sharded
+
     mine = _my_batches(_column(encoded, "length"), batch_size, runtime, most_tokens=_most_tokens(model))
-    batches = _loader(encoded, mine, collate, transform, workers)
+    # Every forward pass of a sharded model is one of all processes: who has no batch left runs another's.
+    spare = _spare_batch(_column(encoded, "length"), mine, runtime) if is_sharded(model) else []
+    batches = _loader(encoded, [*mine, *spare], collate, transform, workers)
     found: list[tuple[int, Any]] = []
     loss_sum, items = 0.0, 0
     was_training = model.training
     model.eval()
-    with torch.inference_mode():
+    # What is gathered in inference mode can't be trained with afterwards.
+    with torch.no_grad() if is_sharded(model) else torch.inference_mode():
         one = torch.ones((), device=runtime.device)
-        for positions, batch in zip(_bar(mine, runtime), batches, strict=True):
+        for number, (positions, batch) in enumerate(zip(_bar([*mine, *spare], runtime), batches, strict=True)):
             batch = {k: v.to(runtime.device) if torch.is_tensor(v) else v for k, v in batch.items()}
-            known = None
+            loss, known = None, None
             if objective is not None and has_labels(batch):
                 loss, known = objective(model, batch, one)
+            answers = predictions(outputs(model, batch, known=known), batch)
+            if number >= len(mine):
+                break
+            found += zip(positions.tolist(), answers, strict=True)
+            if loss is not None:
                 loss_sum += float(loss)
                 items += count_items(batch)
-            found += zip(positions.tolist(), predictions(outputs(model, batch, known=known), batch), strict=True)
     model.train(was_training)
     gathered = runtime.gather((found, loss_sum, items))
     merged = _merge(encoded, rows, [pair for part in gathered for pair in part[0]], merge)
@@ -158,6 +167,12 @@ def _my_batches(
 ) -> list[np.ndarray]:
     """This process's share of all batches, the longest rows first."""
     return by_length(lengths, batch_size, most_tokens=most_tokens)[runtime.rank :: runtime.processes]
+
+
+def _spare_batch(lengths: Sequence[int], mine: Sequence[np.ndarray], runtime: Runtime) -> list[np.ndarray]:
+    """A batch to run along with the others, where they have one more than this process."""
+    most = max(runtime.gather(len(mine)))
+    return [] if len(mine) == most else by_length(lengths, 1)[-1:]
 
 
 def _bar(batches: Sequence[np.ndarray], runtime: Runtime) -> Iterable[np.ndarray]:

@@ -31,7 +31,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where this process stands among its peers. `threads` is what torch uses in this process."""
+    """Where this process stands among its peers.
+
+    `threads` is what torch uses in this process; `reshard` tells FSDP to let go of gathered weights
+    between the forward and the backward pass.
+    """
 
     rank: int
     processes: int
@@ -41,6 +45,7 @@ class Runtime:
     threads: int
     strategy: Strategy = "single"
     backend: str | None = None
+    reshard: bool = True
 
     @property
     def cores(self) -> int:
@@ -123,6 +128,7 @@ def start(*, threads: int | str = "auto") -> Runtime:
     import torch  # isort: skip
 
     strategy = strategies.asked(os.environ)
+    reshard = strategies.take_fsdp(os.environ) if strategy == "fsdp" else True
     strategies.check_possible(strategy, os.environ, has_accelerator=torch.accelerator.is_available())
     if not torch.accelerator.is_available():
         # Without it torchrun on a CPU starts unconnected trainings (accelerate reads it once, at start).
@@ -151,6 +157,7 @@ def start(*, threads: int | str = "auto") -> Runtime:
         threads=count,
         strategy=strategy,
         backend=state.backend,
+        reshard=reshard,
     )
 
 

@@ -2,13 +2,14 @@
 
 accelerate hands its configuration on as environment variables, and where something does not fit it
 takes the next best thing without a word: FSDP on a CPU becomes DDP, several CPU processes become
-one. Here that is an error.
+one. Here the first is done by ourselves, and the second is an error.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, MutableMapping
 from typing import Literal
 
 from nlp_finetune.errors import InputError
@@ -52,17 +53,33 @@ def asked(environment: Mapping[str, str]) -> Strategy:
     return "single"
 
 
+_FSDP_REFUSED = {
+    "FSDP_OFFLOAD_PARAMS": "fsdp_offload_params",
+    "FSDP_ACTIVATION_CHECKPOINTING": "fsdp_activation_checkpointing",
+}
+
+
+def take_fsdp(environment: MutableMapping[str, str]) -> bool:
+    """Take FSDP's settings from the environment, so that accelerate does not act on them; is resharding asked for?
+
+    The package shards by itself (`models.sharding`): accelerate does so on accelerators only, and would
+    run DDP on a CPU. Raises `InputError` for a setting that would be ignored.
+    """
+    for variable, name in _FSDP_REFUSED.items():
+        if _is_on(environment, variable):
+            raise InputError(f"{name}: not supported; set it to false. {_CONFIGURATIONS}")
+    if environment.get("FSDP_TRANSFORMER_CLS_TO_WRAP"):
+        raise InputError("fsdp_transformer_layer_cls_to_wrap: blocks are found by structure; take it out.")
+    environment.pop("ACCELERATE_USE_FSDP", None)
+    return environment.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() not in ("false", "0")
+
+
 def check_possible(strategy: Strategy, environment: Mapping[str, str], *, has_accelerator: bool) -> None:
     """Raise `InputError` where this machine cannot run the strategy; called before processes connect."""
     if not has_accelerator and _wants_gpu(environment):
         raise InputError(
             f"GPU {environment['CUDA_VISIBLE_DEVICES']} was asked for, and torch sees none here (nvidia-smi; "
             "a CPU build of torch?). Use accelerate_configs/cpu.yaml."
-        )
-    if strategy == "fsdp" and not has_accelerator:
-        raise InputError(
-            "FSDP was asked for, but there is no accelerator here, and accelerate would run DDP instead. "
-            "Use accelerate_configs/ddp.yaml."
         )
     if strategy == "deepspeed":
         if importlib.util.find_spec("deepspeed") is None:
@@ -81,6 +98,8 @@ def _wants_gpu(environment: Mapping[str, str]) -> bool:
 
 def check_in_force(strategy: Strategy, *, announced: int, connected: int) -> None:
     """Raise `InputError` where the processes that the launcher announced are not connected."""
+    if strategy == "fsdp" and "RANK" not in os.environ:
+        raise InputError("FSDP was asked for without a launcher: start with accelerate launch or torchrun.")
     if announced != connected:
         raise InputError(
             f"The launcher announced {announced} processes, but only {connected} is connected. "

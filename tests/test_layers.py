@@ -10,7 +10,7 @@ import pytest
 LAYERS = (
     ("cli", "__main__"),
     ("check", "train", "finishing", "search", "repeat"),
-    ("reports", "deploy"),
+    ("reports", "deploy", "cluster"),
     ("build", "arguments", "callbacks", "choices"),
     ("engines", "inference"),
     ("tasks",),

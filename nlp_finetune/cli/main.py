@@ -66,6 +66,13 @@ VERBS = (
     Verb("evaluate", "score a run on labelled data", _RUNNING, "add_evaluate_arguments", "evaluate"),
     Verb("predict", "label new data with a run", _RUNNING, "add_predict_arguments", "predict"),
     Verb("push", "push a run to the Hub", "nlp_finetune.cli.hub", "add_push_arguments", "push"),
+    Verb(
+        "doctor",
+        "is this machine, or this job's, fit to train",
+        "nlp_finetune.cli.doctor",
+        "add_doctor_arguments",
+        "doctor",
+    ),
     Verb("list", "the shipped recipes, one line each", _RECIPES, "add_list_arguments", "list_recipes"),
     Verb("show", "a recipe with everything resolved", _RECIPES, "add_show_arguments", "show"),
     Verb("schema", "JSON Schema of a recipe, for editors", _RECIPES, "add_schema_arguments", "schema"),

@@ -7,14 +7,17 @@ epoch: the plan of batches decides where epochs end, and callbacks decide when t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerControl
 
-from nlp_finetune.engines.loading import train_loader
+from nlp_finetune.engines.loading import number, train_loader
 from nlp_finetune.job import Batch, Fitted, Job
+from nlp_finetune.models import sharding
+from nlp_finetune.runs import checkpoints
 
 
 class JobTrainer(Trainer):  # type: ignore[misc]
@@ -70,6 +73,28 @@ class JobTrainer(Trainer):  # type: ignore[misc]
         # Data-parallel wrappers average gradients over processes; the objective wants their sum.
         loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+    # A sharded model: the Trainer trains one that transformers sharded while loading, and cannot resume it.
+
+    def _defer_fsdp_gradient_reduction(self) -> AbstractContextManager[None]:
+        # Shards of gradients are added up in each micro batch: whole ones would fill the memory saved.
+        return nullcontext()
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        return number(norm) if sharding.is_sharded(self.model) else norm
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        if not sharding.is_sharded(self.model):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            checkpoints.load_weights(self.model, resume_from_checkpoint)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or not sharding.is_sharded(self.model):
+            super()._load_optimizer_and_scheduler(checkpoint)
+        else:
+            checkpoints.load_optimizer(checkpoint, self.optimizer, self.lr_scheduler, None)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         scores = self.job.score(self.model)

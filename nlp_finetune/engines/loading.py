@@ -1,4 +1,4 @@
-"""The data loader that both engines read, one per process."""
+"""What both engines share: the data loader of a process, and a number from a sharded tensor."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from nlp_finetune.job import Job
+from nlp_finetune.models.sharding import whole
 
 
 def train_loader(job: Job, *, process: int) -> DataLoader[Any]:
@@ -25,3 +26,10 @@ def train_loader(job: Job, *, process: int) -> DataLoader[Any]:
         persistent_workers=job.args.dataloader_num_workers > 0,
         generator=torch.Generator().manual_seed(job.args.seed),
     )
+
+
+def number(value: float | torch.Tensor | None) -> float:
+    """A scalar as a plain number; of a sharded one, on all processes."""
+    if torch.is_tensor(value):
+        value = whole(value)
+    return float(value or 0.0)

@@ -16,8 +16,9 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, skip_first_ba
 from transformers import DefaultFlowCallback, TrainerControl, TrainerState
 from transformers.trainer_callback import CallbackHandler
 
-from nlp_finetune.engines.loading import train_loader
+from nlp_finetune.engines.loading import number, train_loader
 from nlp_finetune.job import Batch, Fitted, Job
+from nlp_finetune.models import sharding
 from nlp_finetune.runs import checkpoints
 
 
@@ -31,7 +32,13 @@ class Loop:
         unused = DistributedDataParallelKwargs(find_unused_parameters=job.args.ddp_find_unused_parameters)
         self.accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[unused])
         optimizer = job.make_optimizer(job.model)
-        self.model, self.optimizer = self.accelerator.prepare(job.model, optimizer)
+        self.sharded = sharding.is_sharded(job.model)
+        if self.sharded:
+            # It places itself and reduces its own gradients: only the precision is prepared.
+            self.model = self.accelerator.prepare_model(job.model, device_placement=False, evaluation_mode=True)
+            self.optimizer = self.accelerator.prepare(optimizer)
+        else:
+            self.model, self.optimizer = self.accelerator.prepare(job.model, optimizer)
         # Not prepared: accelerate's wrapper would step it `num_processes` times a step.
         self.scheduler = job.make_scheduler(self.optimizer, job.batches.steps)
         self.state = TrainerState(max_steps=job.batches.steps, num_train_epochs=1)
@@ -78,7 +85,8 @@ class Loop:
         items = self.accelerator.reduce(items, "sum")
         for position, batch in enumerate(window):
             is_last = position == len(window) - 1
-            with nullcontext() if is_last else self.accelerator.no_sync(self.model):
+            # Shards of gradients are added up in each micro batch: whole ones would fill the memory saved.
+            with nullcontext() if is_last or self.sharded else self.accelerator.no_sync(self.model):
                 self._accumulate(batch, items)
             if not is_last:
                 self._fire("on_substep_end")
@@ -114,7 +122,7 @@ class Loop:
         loss = self.accelerator.gather(self._loss_since_log.reshape(1)).mean().item() / steps
         self._loss_since_log.zero_()
         self._last_logged_step = self.state.global_step
-        self._log({"loss": loss, "grad_norm": float(grad_norm or 0.0), "learning_rate": learning_rate})
+        self._log({"loss": loss, "grad_norm": number(grad_norm), "learning_rate": learning_rate})
 
     def _evaluate(self) -> None:
         scores = self.job.score(self.job.model)

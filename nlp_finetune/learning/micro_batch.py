@@ -31,9 +31,9 @@ def choose_micro_batches(
 ) -> int:
     """Micro batches that each process runs in one optimizer step.
 
-    `asked` is the most rows of one micro batch, or `auto`: estimated on a CPU, found by running the
-    longest rows on a GPU. The rows of an optimizer step stay `batch_size` in each case. `inputs` are
-    those of a few rows where they are no token ids.
+    `asked` is the most rows of one micro batch, or `auto`: estimated on a CPU and for FSDP, found by
+    running the longest rows on a GPU that holds the whole model. The rows of an optimizer step stay
+    `batch_size` in each case. `inputs` are those of a few rows where they are no token ids.
     """
     if batch_size < runtime.processes:
         raise InputError(
@@ -42,10 +42,12 @@ def choose_micro_batches(
     mine = math.ceil(batch_size / runtime.processes)
     if asked != "auto":
         fits = int(asked)
-    elif runtime.device.type == "cpu":
-        fits = _estimate(model, max(lengths), mine, runtime, inputs)
+    elif runtime.device.type == "cpu" or runtime.strategy == "fsdp":
+        fits = _estimate(model, max(lengths), mine, runtime, precision, inputs)
     else:
-        fits = min(runtime.gather(_probe(model, lengths, mine, runtime, precision, collate, rows, objective)))
+        fits = _probe(model, lengths, mine, runtime, precision, collate, rows, objective)
+    # Free memory differs between processes and moments; the cut into micro batches must not.
+    fits = min(runtime.gather(fits))
     micro_batches = math.ceil(mine / max(1, min(fits, mine)))
     if asked == "auto" and micro_batches > 1:
         say(f"micro batches: {micro_batches} x {math.ceil(mine / micro_batches)} rows, to fit memory")
@@ -54,15 +56,23 @@ def choose_micro_batches(
 
 
 def _estimate(
-    model: torch.nn.Module, longest: int, rows: int, runtime: Runtime, inputs: Mapping[str, torch.Tensor] | None
+    model: torch.nn.Module,
+    longest: int,
+    rows: int,
+    runtime: Runtime,
+    precision: str,
+    inputs: Mapping[str, torch.Tensor] | None,
 ) -> int:
     """Most rows whose activations fit into this process's share of free memory."""
     from nlp_finetune.models.summary import estimate_memory
 
-    free = _free_memory() / runtime.local_processes
+    on_cpu = runtime.device.type == "cpu"
+    free = _free_memory() / runtime.local_processes if on_cpu else torch.cuda.mem_get_info(runtime.device)[0]
+    shards = runtime.processes if runtime.strategy == "fsdp" else 1
     while rows > 1:
-        need = estimate_memory(model, rows=rows, tokens=longest, optimizer_states=2, precision="fp32", inputs=inputs)
-        if sum(need.values()) <= _SHARE_OF_MEMORY * free:
+        need = estimate_memory(model, rows=rows, tokens=longest, optimizer_states=2, precision=precision, inputs=inputs)
+        activations = need.pop("activations")
+        if sum(need.values()) / shards + activations <= _SHARE_OF_MEMORY * free:
             break
         rows //= 2
     return rows

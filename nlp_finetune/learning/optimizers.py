@@ -32,6 +32,10 @@ _BUILDERS: Mapping[str, tuple[Callable[..., Optimizer], tuple[str, ...]]] = {
 """Name -> class and the settings it takes besides learning rate and weight decay."""
 
 
+ELEMENTWISE = ("adamw", "adam", "rmsprop", "sgd")
+"""What moves each number by itself, so that a share of a tensor moves as the whole does."""
+
+
 def check_available(name: str, device: torch.device) -> None:
     """Raise `InputError` for an optimizer that this machine cannot run."""
     if name != "adamw_8bit":

@@ -24,7 +24,7 @@ from transformers import TrainerState
 from transformers.trainer_pt_utils import safe_globals
 
 from nlp_finetune.errors import NlpFinetuneError
-from nlp_finetune.models import adapters
+from nlp_finetune.models import adapters, sharding
 from nlp_finetune.runs.folder import read_json, sync_folder, write_json
 
 MANIFEST = "manifest.json"
@@ -65,10 +65,16 @@ def _random_state_name(rank: int, processes: int) -> str:
 
 
 def save_state(
-    folder: Path, *, state: TrainerState, optimizer: Any, scheduler: Any, scaler: Any, callbacks: Mapping[str, Any]
+    folder: Path,
+    *,
+    state: TrainerState,
+    optimizer: Mapping[str, Any],
+    scheduler: Any,
+    scaler: Any,
+    callbacks: Mapping[str, Any],
 ) -> None:
-    """Write everything but weights and random states (main process only)."""
-    torch.save(optimizer.state_dict(), folder / "optimizer.pt")
+    """Write everything but weights and random states (main process only); `optimizer` is its whole state."""
+    torch.save(optimizer, folder / "optimizer.pt")
     torch.save(scheduler.state_dict(), folder / "scheduler.pt")
     if scaler is not None:
         torch.save(scaler.state_dict(), folder / "scaler.pt")
@@ -147,10 +153,15 @@ def load_trainer_state(folder: Path | str) -> TrainerState:
     return TrainerState.load_from_json(str(Path(folder) / "trainer_state.json"))
 
 
-def save_weights(model: Any, folder: Path) -> None:
-    """Write a model's weights, or those of its adapters and of what is trained beside them."""
+def save_weights(model: Any, folder: Path, weights: Mapping[str, torch.Tensor] | None) -> None:
+    """Write a model's weights, or those of its adapters and of what is trained beside them.
+
+    `weights` are those of a sharded model, put together by `sharding.whole_weights`.
+    """
     if adapters.is_adapted(model):
         adapters.save(model, folder)
+    elif weights is not None:
+        model.save_pretrained(folder, state_dict=dict(weights))
     else:
         model.save_pretrained(folder)
 
@@ -169,7 +180,7 @@ def load_weights(model: torch.nn.Module, folder: Path | str) -> None:
     weights: dict[str, torch.Tensor] = {}
     for shard in sorted(shards):
         weights |= load_file(folder / shard)
-    result = model.load_state_dict(weights, strict=False)
+    result = model.load_state_dict(sharding.shard_weights(model, weights), strict=False)
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
     missing = [name for name in result.missing_keys if name not in tied]
     if missing or result.unexpected_keys:
@@ -182,8 +193,9 @@ def load_weights(model: torch.nn.Module, folder: Path | str) -> None:
 def load_optimizer(folder: Path | str, optimizer: Any, scheduler: Any, scaler: Any) -> None:
     """Put optimizer, schedule and gradient scaler back where they were."""
     folder = Path(folder)
-    parts = [("optimizer.pt", optimizer), ("scheduler.pt", scheduler), ("scaler.pt", scaler)]
-    for name, part in parts:
+    saved = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
+    optimizer.load_state_dict(sharding.shard_optimizer(optimizer, saved))
+    for name, part in (("scheduler.pt", scheduler), ("scaler.pt", scaler)):
         if part is not None and (folder / name).is_file():
             part.load_state_dict(torch.load(folder / name, map_location="cpu", weights_only=True))
 

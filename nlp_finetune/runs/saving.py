@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from nlp_finetune.errors import NlpFinetuneError
+from nlp_finetune.models import sharding
 from nlp_finetune.runs import checkpoints
 from nlp_finetune.runs.folder import replaced_folder
 from nlp_finetune.runs.timing import Stopwatch
@@ -66,9 +67,10 @@ class BestWeights(TrainerCallback):  # type: ignore[misc]
         if not improved:
             return
         state.best_metric, state.best_global_step = value, state.global_step
+        weights = sharding.whole_weights(model, keep=self.runtime.is_main)
         if self.runtime.is_main:
             with replaced_folder(checkpoints.best_folder(self.root, state.global_step)) as folder:
-                checkpoints.save_weights(model, folder)
+                checkpoints.save_weights(model, folder, weights)
             if self.delete_former:
                 checkpoints.delete_bests(self.root, but=state.global_step)
         self.runtime.barrier()
@@ -107,15 +109,17 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
             folder.mkdir(parents=True)
         runtime.barrier()
         checkpoints.save_random_state(folder, runtime.rank, runtime.processes)
+        weights = sharding.whole_weights(parts["model"], keep=runtime.is_main)
+        optimizer = sharding.whole_optimizer(parts["optimizer"], keep=runtime.is_main)
         runtime.barrier()
         if runtime.is_main:
-            checkpoints.save_weights(parts["model"], folder)
+            checkpoints.save_weights(parts["model"], folder, weights)
             states: dict[str, Any] = {type(callback).__name__: callback.state_dict() for callback in self.stateful}
             states["training_ended"] = control.should_training_stop and not self.clock.interrupted
             checkpoints.save_state(
                 folder,
                 state=state,
-                optimizer=parts["optimizer"],
+                optimizer=optimizer,
                 scheduler=parts["lr_scheduler"],
                 scaler=getattr(parts["optimizer"], "scaler", None),
                 callbacks=states,

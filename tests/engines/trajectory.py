@@ -27,7 +27,10 @@ from nlp_finetune.learning.losses import build_loss
 from nlp_finetune.learning.optimizers import make_optimizer
 from nlp_finetune.learning.patience import EarlyStopping, ReduceOnPlateau
 from nlp_finetune.learning.schedules import make_scheduler
-from nlp_finetune.models import adapters
+from nlp_finetune.models import adapters, sharding
+from nlp_finetune.runs.saving import Checkpoints
+from nlp_finetune.runs.timing import Stopwatch
+from nlp_finetune.runtime import Runtime
 
 ROWS, CLASSES = 37, 3
 
@@ -49,6 +52,9 @@ class Settings:
     weights: list[float] | None = None
     optimizer: str = "adamw"
     schedule: str = "linear"
+    sharded: bool = False
+    checkpoint: str | None = None
+    save_at: int | None = None
 
 
 def run(settings: Settings) -> dict[str, Any]:
@@ -62,7 +68,7 @@ def run(settings: Settings) -> dict[str, Any]:
         "learning_rate": [entry["learning_rate"] for entry in logs],
         "epoch": [entry["epoch"] for entry in logs],
         "last_step": fitted.state.global_step,
-        "weights": sum(float(p.detach().double().abs().sum()) for p in fitted.model.parameters()),
+        "weights": sum(float(sharding.whole(p).double().abs().sum()) for p in fitted.model.parameters()),
     }
 
 
@@ -90,8 +96,15 @@ def build_job(settings: Settings, folder: str) -> Job:
         callbacks += [_BestFirst(), ReduceOnPlateau(patience=1, factor=0.5, say=lambda _: None)]
     if settings.patience is not None:
         callbacks += [_BestFirst(), EarlyStopping(patience=settings.patience, say=lambda _: None)]
+    model = _model(settings)
+    if settings.sharded:
+        sharding.shard(
+            model, device=torch.device("cpu"), processes=settings.processes, reshard=True, say=lambda _: None
+        )
+    if settings.save_at is not None:
+        callbacks.append(_checkpoints(flow, Path(str(settings.checkpoint)), settings))
     return Job(
-        model=_model(settings),
+        model=model,
         args=TrainingArguments(
             folder,
             max_steps=settings.steps,
@@ -115,7 +128,16 @@ def build_job(settings: Settings, folder: str) -> Job:
         make_optimizer=lambda m: make_optimizer(m, name=settings.optimizer, learning_rate=1e-3, weight_decay=0.01),
         make_scheduler=lambda o, n: make_scheduler(o, n, name=settings.schedule, warmup=0.25),
         callbacks=callbacks,
+        resume_from=settings.checkpoint if settings.save_at is None else None,
     )
+
+
+def _checkpoints(flow: Flow, folder: Path, settings: Settings) -> Checkpoints:
+    """Writes one checkpoint, `folder`, after the step that its name ends in."""
+    state = PartialState()
+    runtime = Runtime(state.process_index, settings.processes, state.process_index, 1, torch.device("cpu"), 1)
+    flow.save_every = settings.save_at
+    return Checkpoints(folder.parent, clock=flow, stateful=[], keep=9, runtime=runtime, watch=Stopwatch())
 
 
 class _BestFirst(Flow):

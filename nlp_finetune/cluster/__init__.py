@@ -1,0 +1,1 @@
+"""Running on many machines: what a machine is fit for, whether processes find each other, job scripts."""
