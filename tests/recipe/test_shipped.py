@@ -11,6 +11,7 @@ NAMES = [
     "causal_lm",
     "image_cls",
     "masked_lm",
+    "multiple_choice",
     "qa",
     "text_cls",
     "text_cls_ernie",
