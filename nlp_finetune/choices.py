@@ -42,8 +42,6 @@ def check(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -> None:
 
 def _check_strategy(recipe: Recipe, runtime: Runtime) -> None:
     """What the strategy of the processes cannot do."""
-    if runtime.strategy == "deepspeed" and recipe.train.engine != "trainer":
-        raise InputError("train.engine accelerate does not run under DeepSpeed: use train.engine=trainer, or FSDP.")
     if runtime.strategy != "fsdp":
         return
     if recipe.lora is not None:

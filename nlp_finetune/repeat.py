@@ -29,13 +29,13 @@ _FOLDERS = ("model", "adapter", "base", "predictions")
 _SPLITS = ("validation", "test")
 
 
-def fit(recipe: Recipe, *, strict: bool = False) -> Result:
+def fit(recipe: Recipe, *, strict: bool = False, timeout_s: float | None = None) -> Result:
     """Train as the recipe says: once, or once for each of `train.seeds`.
 
     Raises what `train` raises; a run that was stopped goes on with the seed at which it stopped.
     """
     if recipe.train.seeds is None:
-        return train(recipe, strict=strict)
+        return train(recipe, strict=strict, timeout_s=timeout_s)
     folder = RunFolder(recipe.output_dir) if recipe.output_dir else None
     if folder is not None:
         # Without a recipe on top, a first part was stopped half-way: it will see itself whose it is.
@@ -43,7 +43,7 @@ def fit(recipe: Recipe, *, strict: bool = False) -> Result:
             refuse_other_run(folder, recipe)
         if folder.is_finished:
             return Result(str(folder), read_json(folder.metrics), already_finished=True)
-    runtime = processes.start(threads=recipe.train.threads)
+    runtime = processes.start(threads=recipe.train.threads, timeout_s=timeout_s)
     destination = destination_of(recipe)
     if destination is not None:
         runtime.on_main(lambda: preflight(destination, say=say))

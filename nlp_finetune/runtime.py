@@ -8,6 +8,7 @@ cheap.
 from __future__ import annotations
 
 import ctypes
+import functools
 import logging
 import os
 import signal
@@ -16,10 +17,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nlp_finetune import strategy as strategies
 from nlp_finetune.errors import NlpFinetuneError
+from nlp_finetune.network import choose_interface, first_line
 from nlp_finetune.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -27,6 +30,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("nlp_finetune")
 T = TypeVar("T")
+_TIMEOUT_S = 1800.0
+"""How long a process waits for another in training."""
+_PATIENCE_S = 6 * 3600.0
+"""How long a process waits while another works alone."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,8 @@ class Runtime:
     """Where this process stands among its peers.
 
     `threads` is what torch uses in this process; `reshard` tells FSDP to let go of gathered weights
-    between the forward and the backward pass.
+    between the forward and the backward pass. `patient` is the group that waits while one process works
+    alone (tokenizes, saves): that takes as long as it takes, and is no sign of a lost process.
     """
 
     rank: int
@@ -46,6 +54,7 @@ class Runtime:
     strategy: Strategy = "single"
     backend: str | None = None
     reshard: bool = True
+    patient: Any = None
 
     @property
     def cores(self) -> int:
@@ -73,15 +82,19 @@ class Runtime:
         if self.processes > 1:
             import torch.distributed as dist
 
-            dist.barrier()
+            dist.barrier(group=self.patient)
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """Let the main process run the block first (it fills caches), then the others."""
-        if not self.is_main:
+        """Let the main process run the block first (it fills caches), then one of each machine, then the rest.
+
+        The second wave finds a shared cache filled, and fills one that is on its machine's own disk.
+        """
+        wave = 0 if self.is_main else 1 if self.local_rank == 0 else 2
+        for _ in range(wave):
             self.barrier()
         yield
-        if self.is_main:
+        for _ in range(wave, 2):
             self.barrier()
 
     def gather(self, value: T) -> list[T]:
@@ -109,16 +122,17 @@ class Runtime:
                 answer[0] = action()
             except NlpFinetuneError as error:
                 answer[1] = error
-        dist.broadcast_object_list(answer, src=0)
+        dist.broadcast_object_list(answer, src=0, group=self.patient)
         if answer[1] is not None:
             raise answer[1]
         result: T = answer[0]
         return result
 
 
-def start(*, threads: int | str = "auto") -> Runtime:
+def start(*, threads: int | str = "auto", timeout_s: float | None = None) -> Runtime:
     """Join the process group that the launcher announced, set threads, and quiet the libraries.
 
+    A process that waits for another in training gives up after `timeout_s` seconds (half an hour).
     Raises `InputError` if what the launcher asked for cannot be had here, or is not what came about.
     """
     _die_with_launcher()
@@ -129,7 +143,7 @@ def start(*, threads: int | str = "auto") -> Runtime:
 
     strategy = strategies.asked(os.environ)
     reshard = strategies.take_fsdp(os.environ) if strategy == "fsdp" else True
-    strategies.check_possible(strategy, os.environ, has_accelerator=torch.accelerator.is_available())
+    strategies.check_possible(os.environ, has_accelerator=torch.accelerator.is_available())
     if not torch.accelerator.is_available():
         # Without it torchrun on a CPU starts unconnected trainings (accelerate reads it once, at start).
         os.environ["ACCELERATE_USE_CPU"] = "true"
@@ -139,7 +153,13 @@ def start(*, threads: int | str = "auto") -> Runtime:
         logger.info("one process: using the first GPU; `accelerate launch` uses all of them")
     from accelerate import PartialState
 
-    state = PartialState(cpu=not torch.accelerator.is_available())
+    choose_interface()
+    timeout = timedelta(seconds=_TIMEOUT_S if timeout_s is None else timeout_s)
+    try:
+        state = PartialState(cpu=not torch.accelerator.is_available(), timeout=timeout)
+        patient = _patient_group() if state.num_processes > 1 else None
+    except RuntimeError as error:
+        raise NlpFinetuneError(f"the processes did not meet: {first_line(error)}. `doctor` says why.") from error
     announced = int(os.environ.get("WORLD_SIZE", "1"))
     strategies.check_in_force(strategy, announced=announced, connected=state.num_processes)
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))
@@ -158,7 +178,15 @@ def start(*, threads: int | str = "auto") -> Runtime:
         strategy=strategy,
         backend=state.backend,
         reshard=reshard,
+        patient=patient,
     )
+
+
+@functools.cache
+def _patient_group() -> Any:
+    import torch.distributed as dist
+
+    return dist.new_group(backend="gloo", timeout=timedelta(seconds=_PATIENCE_S))
 
 
 def _thread_count(threads: int | str, local_processes: int, *, on_cpu: bool) -> int:

@@ -7,18 +7,18 @@ one. Here the first is done by ourselves, and the second is an error.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Mapping, MutableMapping
 from typing import Literal
 
 from nlp_finetune.errors import InputError
 
-Strategy = Literal["single", "ddp", "fsdp", "deepspeed"]
+Strategy = Literal["single", "ddp", "fsdp"]
 """`single`: one process. `ddp`: each process holds the whole model and a share of the rows. `fsdp`: so with
-a share of weights, gradients and optimizer too. `deepspeed`: the same by DeepSpeed's ZeRO."""
+a share of weights, gradients and optimizer too."""
 
 _UNSUPPORTED = {
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed (accelerate_configs/fsdp.yaml shards as its ZeRO-3 does)",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "tensor, context or sequence parallelism (parallelism_config)",
     "ACCELERATE_USE_SAGEMAKER": "SageMaker's own launcher",
@@ -35,8 +35,6 @@ def asked(environment: Mapping[str, str]) -> Strategy:
     for variable, name in _UNSUPPORTED.items():
         if _is_on(environment, variable):
             raise InputError(f"{name} was asked for, and neither engine supports it. {_CONFIGURATIONS}")
-    if _is_on(environment, "ACCELERATE_USE_DEEPSPEED"):
-        return "deepspeed"
     if _is_on(environment, "ACCELERATE_USE_FSDP"):
         if environment.get("FSDP_VERSION", "1") != "2":
             raise InputError("FSDP version 1 was asked for; set `fsdp_version: 2`, as in accelerate_configs/fsdp.yaml.")
@@ -74,20 +72,13 @@ def take_fsdp(environment: MutableMapping[str, str]) -> bool:
     return environment.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() not in ("false", "0")
 
 
-def check_possible(strategy: Strategy, environment: Mapping[str, str], *, has_accelerator: bool) -> None:
+def check_possible(environment: Mapping[str, str], *, has_accelerator: bool) -> None:
     """Raise `InputError` where this machine cannot run the strategy; called before processes connect."""
     if not has_accelerator and _wants_gpu(environment):
         raise InputError(
             f"GPU {environment['CUDA_VISIBLE_DEVICES']} was asked for, and torch sees none here (nvidia-smi; "
             "a CPU build of torch?). Use accelerate_configs/cpu.yaml."
         )
-    if strategy == "deepspeed":
-        if importlib.util.find_spec("deepspeed") is None:
-            raise InputError("DeepSpeed was asked for and is not installed: pip install deepspeed")
-        if not has_accelerator:
-            raise InputError(
-                "DeepSpeed was asked for, but there is no accelerator here. Use accelerate_configs/ddp.yaml."
-            )
 
 
 def _wants_gpu(environment: Mapping[str, str]) -> bool:
@@ -115,7 +106,6 @@ def describe(strategy: Strategy, *, processes: int, machines: int, device: str, 
     what = {
         "ddp": "DDP: each holds the whole model",
         "fsdp": "FSDP2: each holds a share of weights, gradients and optimizer",
-        "deepspeed": "DeepSpeed ZeRO",
     }[strategy]
     return f"strategy: {what}; {where}, on {device} ({backend})"
 

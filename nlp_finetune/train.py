@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +17,7 @@ from nlp_finetune.build import Built, Prepared, build, prepare
 from nlp_finetune.errors import EXIT_FAILED, EXIT_STOPPED, InputError, NlpFinetuneError, StoppedError
 from nlp_finetune.finishing import finish
 from nlp_finetune.job import Result
+from nlp_finetune.network import lost_contact
 from nlp_finetune.recipe import Recipe, differences, load, to_yaml
 from nlp_finetune.runs import card, checkpoints, sources
 from nlp_finetune.runs.destination import Destination
@@ -26,9 +28,10 @@ from nlp_finetune.stopping import StopRequest
 from nlp_finetune.tasks import base
 
 
-def train(recipe: Recipe, *, strict: bool = False) -> Result:
+def train(recipe: Recipe, *, strict: bool = False, timeout_s: float | None = None) -> Result:
     """Fine-tune as the recipe says, or go on where the same recipe stopped in `output_dir`.
 
+    `timeout_s` is the longest that a process waits for another one in training.
     Raises `InputError` before anything is written where recipe, data or checkpoint are wrong, and
     `StoppedError` where a signal stopped training after a checkpoint.
     """
@@ -38,7 +41,7 @@ def train(recipe: Recipe, *, strict: bool = False) -> Result:
         if folder.is_finished:
             return Result(str(folder), read_json(folder.metrics), already_finished=True)
         recipe = _with_decisions(recipe, read_json(folder.decisions))
-    runtime = processes.start(threads=recipe.train.threads)
+    runtime = processes.start(threads=recipe.train.threads, timeout_s=timeout_s)
     say(runtime.described)
     destination = destination_of(recipe)
     if destination is not None:
@@ -126,6 +129,12 @@ def _status(folder: RunFolder, runtime: Runtime, built: Built) -> Iterator[None]
         write("failed", error.exit_code, str(error))
         raise
     except BaseException as error:
+        lost = lost_contact(error) if runtime.processes > 1 else None
+        if lost is not None:
+            message = _lost_message(folder, built.flow.step, lost, runtime)
+            # Whoever is left writes it: the main process may be the one that is gone.
+            folder.set_status("failed", exit_code=EXIT_FAILED, reason=message, step=built.flow.step)
+            raise NlpFinetuneError(message) from error
         write("failed", EXIT_FAILED, f"{type(error).__name__}: {error}")
         raise
 
@@ -190,6 +199,14 @@ def _engine(name: str) -> Any:
     else:
         from nlp_finetune.engines.loop import fit
     return fit
+
+
+def _lost_message(folder: RunFolder, step: int, lost: str, runtime: Runtime) -> str:
+    return (
+        f"process {runtime.rank} of {runtime.processes} on {socket.gethostname()} lost contact with another after "
+        f"step {step} ({lost}). Look at the other machine's log. The same command goes on from the newest checkpoint "
+        f"in {folder.checkpoints}."
+    )
 
 
 def _stopped_message(folder: RunFolder, step: int, signal_name: str | None) -> str:

@@ -16,7 +16,7 @@ LAYERS = (
     ("tasks",),
     ("runs", "data", "models", "learning", "augment", "metrics"),
     ("recipe",),
-    ("job", "runtime", "stopping", "strategy", "torchvision_guard"),
+    ("job", "network", "runtime", "stopping", "strategy", "torchvision_guard"),
     ("errors", "__init__"),
 )
 """From top to bottom; a module may import its own layer and those below."""

@@ -1,11 +1,14 @@
 """Several processes through the command line: one run, the same numbers, one result."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from tests.tiny import TINY
@@ -25,6 +28,21 @@ def start(folder: Path, launcher: list[str], *more: str) -> subprocess.Completed
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     return done
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("config", ["ddp.yaml", "fsdp.yaml"])
+@pytest.mark.parametrize("engine", ["trainer", "accelerate"])
+def test_two_gpus_give_the_run_of_one(
+    config: str, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    settings = [f"train.engine={engine}", "train.precision=fp32"]
+    launcher = ["-m", "accelerate.commands.launch", "--config_file"]
+    start(tmp_path / "one", [*launcher, str(CONFIGS / "single_gpu.yaml")], *settings)
+    start(tmp_path / "two", [*launcher, str(CONFIGS / config)], *settings)
+    one, two = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two"))
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-4
 
 
 def losses(folder: Path) -> list[float]:
@@ -72,3 +90,26 @@ def test_several_processes_give_the_run_of_one(
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-6
     assert scores(tmp_path / "run") == scores(alone)
     assert losses(tmp_path / "run") == pytest.approx(losses(alone), abs=1e-5)
+
+
+def test_a_run_of_one_process_goes_on_in_shards(alone: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "run.py"), *SETTINGS, "train.save_every=2", f"output_dir={tmp_path / 'run'}"]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
+    while not (tmp_path / "run" / "checkpoints" / "step-4").is_dir():
+        assert first.poll() is None
+        time.sleep(0.02)
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(60) == 75
+    done = start(tmp_path / "run", FSDP, "train.save_every=2")
+    assert "going on from" in done.stderr
+    assert "FSDP2: 2 x BertLayer" in done.stderr
+    one, two = (load_file(folder / "model" / "model.safetensors") for folder in (alone, tmp_path / "run"))
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-6
+    assert scores(tmp_path / "run") == scores(alone)
+
+
+def test_one_process_tokenizes_and_the_others_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    start(tmp_path / "run", [*TORCHRUN, "3"])
+    caches = sorted((tmp_path / "cache" / "nlp_finetune").iterdir())
+    assert len(caches) == 3  # one for each split, nothing half-written beside them

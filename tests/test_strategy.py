@@ -50,7 +50,6 @@ def test_accelerate_itself_parses_each_configuration(path: Path) -> None:
         (SEVERAL, "ddp"),
         ({**SEVERAL, "WORLD_SIZE": "1", "RANK": "0"}, "single"),
         ({**SEVERAL, "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, "fsdp"),
-        ({**SEVERAL, "ACCELERATE_USE_DEEPSPEED": "true"}, "deepspeed"),
     ],
 )
 def test_the_strategy_is_read_from_what_launchers_set(environment: dict, expected: str) -> None:
@@ -61,6 +60,7 @@ def test_the_strategy_is_read_from_what_launchers_set(environment: dict, expecte
     ("environment", "says"),
     [
         ({**SEVERAL, "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "fsdp_version: 2"),
+        ({**SEVERAL, "ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed .*fsdp.yaml"),
         ({**SEVERAL, "ACCELERATE_USE_MEGATRON_LM": "true"}, "Megatron-LM"),
         ({**SEVERAL, "ACCELERATE_USE_PARALLELISM_CONFIG": "true"}, "parallelism_config"),
         ({**SINGLE, "MASTER_ADDR": "127.0.0.1"}, "started one"),
@@ -74,8 +74,8 @@ def test_what_no_engine_can_do_is_refused(environment: dict, says: str) -> None:
 def test_a_gpu_that_is_asked_for_must_be_there() -> None:
     asked = {"ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_USE_CPU": "False", "CUDA_VISIBLE_DEVICES": "0"}
     with pytest.raises(InputError, match="torch sees none"):
-        strategy.check_possible("single", asked, has_accelerator=False)
-    strategy.check_possible("single", asked, has_accelerator=True)
+        strategy.check_possible(asked, has_accelerator=False)
+    strategy.check_possible(asked, has_accelerator=True)
 
 
 def launch(folder: Path, *options: str) -> subprocess.CompletedProcess:

@@ -66,6 +66,7 @@ VERBS = (
     Verb("evaluate", "score a run on labelled data", _RUNNING, "add_evaluate_arguments", "evaluate"),
     Verb("predict", "label new data with a run", _RUNNING, "add_predict_arguments", "predict"),
     Verb("push", "push a run to the Hub", "nlp_finetune.cli.hub", "add_push_arguments", "push"),
+    Verb("launch", "write a job for Slurm or torchrun", "nlp_finetune.cli.launch", "add_launch_arguments", "launch"),
     Verb(
         "doctor",
         "is this machine, or this job's, fit to train",

@@ -27,17 +27,27 @@ if TYPE_CHECKING:
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `train`."""
+    add_check_arguments(parser)
+    parser.add_argument(
+        "--timeout", type=float, metavar="SECONDS", help="most a process waits for another in training (1800)"
+    )
+
+
+def add_check_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `check`."""
     add_recipe_arguments(parser)
     parser.add_argument("--strict", action="store_true", help="treat warnings about the data as errors")
-    parser.add_argument("--json", action="store_true", help="print metrics.json on stdout")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
 
 
 def train(arguments: argparse.Namespace) -> int:
     """Fine-tune; print the scores, the run folder and what to do next."""
     recipe = _begin(arguments)
+    if arguments.timeout is not None and arguments.timeout <= 0:
+        raise InputError(f"--timeout {arguments.timeout:g}: more than 0 seconds.")
     from nlp_finetune.repeat import fit
 
-    result = fit(recipe, strict=arguments.strict)
+    result = fit(recipe, strict=arguments.strict, timeout_s=arguments.timeout)
     if _is_main_process():
         if arguments.json:
             print(json.dumps({"output_dir": result.output_dir, **result.metrics}, indent=2))
@@ -102,11 +112,6 @@ def _seeds_row(seeds: dict[str, Any], split: str, name: str) -> tuple[str, str, 
         value,
         f"{split} {name}; the scores above and below: seed {seeds['best']}",
     )
-
-
-def add_check_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `check`."""
-    add_train_arguments(parser)
 
 
 def check(arguments: argparse.Namespace) -> int:

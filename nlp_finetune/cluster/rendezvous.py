@@ -17,6 +17,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from nlp_finetune.cluster.finding import Finding
+from nlp_finetune.network import first_line, route
 
 if TYPE_CHECKING:
     import torch
@@ -99,36 +100,26 @@ def _read(environment: Mapping[str, str]) -> _Launch:
 def _route(launch: _Launch) -> Finding:
     """Which address and interface of this machine lead to rank 0."""
     try:
-        address = socket.getaddrinfo(launch.host, launch.port, type=socket.SOCK_DGRAM)[0][4]
-    except OSError as error:
+        own, interface = route(launch.host, launch.port)
+    except socket.gaierror as error:
         raise _Diagnosis(
             f"MASTER_ADDR {launch.host} is no name that this machine ({socket.gethostname()}) knows",
             "use an address that all machines can reach (scontrol show hostnames; getent hosts NAME)",
         ) from error
-    own, interface = _own_address(address)
-    asked = os.environ.get("GLOO_SOCKET_IFNAME") or os.environ.get("NCCL_SOCKET_IFNAME")
-    note = f"; {asked} was asked for" if asked and asked != interface else ""
-    return Finding("route to rank 0", "ok", f"{own} on {interface} -> {launch.host}:{launch.port}{note}")
-
-
-def _own_address(address: Any) -> tuple[str, str]:
-    """This machine's address and interface towards another; nothing is sent."""
-    import psutil
-
-    family = socket.AF_INET6 if len(address) == 4 else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect(address)
-            own = str(probe.getsockname()[0])
     except OSError as error:
         raise _Diagnosis(
-            f"no route from {socket.gethostname()} to {address[0]} ({error.strerror})",
+            f"no route from {socket.gethostname()} to {launch.host} ({error.strerror})",
             "the machines are not in one network, or MASTER_ADDR is another network's address",
         ) from error
-    for name, addresses in psutil.net_if_addrs().items():
-        if any(one.address.partition("%")[0] == own for one in addresses):
-            return own, name
-    return own, "an unknown interface"
+    several_machines = launch.processes > int(os.environ.get("LOCAL_WORLD_SIZE", launch.processes))
+    if interface is not None and interface != "lo" and several_machines:
+        # As training does: gloo would take the interface that this machine's name leads to.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+    asked = os.environ.get("NCCL_SOCKET_IFNAME") or os.environ.get("GLOO_SOCKET_IFNAME")
+    note = f"; {asked} was asked for" if asked and asked != interface else ""
+    return Finding(
+        "route to rank 0", "ok", f"{own} on {interface or 'an unknown interface'} -> {launch.host}:{launch.port}{note}"
+    )
 
 
 def _meet(launch: _Launch, end: float) -> Any:
@@ -145,7 +136,7 @@ def _meet(launch: _Launch, end: float) -> Any:
         )  # fmt: skip
     except RuntimeError as error:
         raise _Diagnosis(
-            f"port {launch.port} of {launch.host}: {_first_line(error)}",
+            f"port {launch.port} of {launch.host}: {first_line(error)}",
             "another program may hold the port: set another MASTER_PORT / --main_process_port on all machines",
         ) from error
 
@@ -220,7 +211,7 @@ def _all_reduce(launch: _Launch, store: Any, end: float) -> Finding:
         dist.destroy_process_group()
     except RuntimeError as error:
         raise _Diagnosis(
-            f"all-reduce over {backend}: {_first_line(error)}",
+            f"all-reduce over {backend}: {first_line(error)}",
             "the store is reached, the other ranks are not: name the interface with "
             f"{'NCCL' if backend == 'nccl' else 'GLOO'}_SOCKET_IFNAME, and open high ports between the machines",
         ) from error
@@ -245,10 +236,6 @@ def _device(launch: _Launch) -> torch.device:
     device = torch.device("cuda", launch.local_rank % torch.cuda.device_count())
     torch.cuda.set_device(device)
     return device
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def as_json(findings: list[Finding]) -> str:
