@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 class Sampling:
     """How tokens are chosen: the likeliest, or with `do_sample` at random.
 
-    `temperature` divides the logits; only the likeliest tokens whose probabilities reach `top_p`
-    together can be drawn. At most `max_new_tokens` are.
+    `temperature` divides the logits; only the `top_k` likeliest tokens (all, if None), and of these the
+    likeliest whose probabilities reach `top_p` together, can be drawn. At most `max_new_tokens` are.
     """
 
     max_new_tokens: int
     do_sample: bool
     temperature: float
+    top_k: int | None
     top_p: float
     seed: int
 
@@ -74,12 +75,14 @@ def _cut(ids: list[int], ends: set[int]) -> Generated:
 
 
 def _processors(rows: Sequence[int], sampling: Sampling) -> list[Any]:
-    from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+    from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
     steps: list[Any] = []
     if sampling.do_sample:
         if sampling.temperature != 1.0:
             steps.append(TemperatureLogitsWarper(sampling.temperature))
+        if sampling.top_k is not None:
+            steps.append(TopKLogitsWarper(sampling.top_k))
         if sampling.top_p < 1.0:
             steps.append(TopPLogitsWarper(sampling.top_p))
         steps.append(_GumbelNoise(rows, sampling.seed))

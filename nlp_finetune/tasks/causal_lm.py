@@ -47,6 +47,7 @@ class CausalLmOptions(TaskOptions):
     max_new_tokens: int = Field(default=50, ge=1, description="Most tokens that predict writes for a prompt.")
     do_sample: bool = Field(default=False, description="Whether predict draws tokens; else it takes the likeliest.")
     temperature: float = Field(default=1.0, gt=0, description="Above 1 draws are bolder, below 1 safer.")
+    top_k: int | None = Field(default=None, ge=1, description="Only so many tokens, the likeliest, are drawn.")
     top_p: float = Field(default=1.0, gt=0, le=1, description="Only the likeliest tokens of this share are drawn.")
     seed: int = Field(default=0, ge=0, description="Seed of what predict draws.")
 
@@ -57,7 +58,7 @@ class CausalLmOptions(TaskOptions):
             found.append(("prompt", f"{kinds[0]} is set too; rows are one or the other"))
         if not self.do_sample:
             fields = type(self).model_fields
-            unused = [n for n in ("temperature", "top_p", "seed") if getattr(self, n) != fields[n].default]
+            unused = [n for n in ("temperature", "top_k", "top_p", "seed") if getattr(self, n) != fields[n].default]
             found += [(name, "only used with task.do_sample=true") for name in unused]
         return found
 
@@ -68,7 +69,7 @@ class Task(BaseTask):
     Options: ClassVar[type[TaskOptions]] = CausalLmOptions
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
     metric = "perplexity"
-    at_prediction = ("max_new_tokens", "do_sample", "temperature", "top_p", "seed")
+    at_prediction = ("max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "seed")
     options: CausalLmOptions
 
     def __init__(self, options: CausalLmOptions) -> None:
@@ -249,7 +250,7 @@ class Task(BaseTask):
         from nlp_finetune.models import generation
 
         o, model, tokenizer = self.options, scorer.model, scorer.processor
-        sampling = generation.Sampling(o.max_new_tokens, o.do_sample, o.temperature, o.top_p, o.seed)
+        sampling = generation.Sampling(o.max_new_tokens, o.do_sample, o.temperature, o.top_k, o.top_p, o.seed)
         prompts = self._prompt_ids(rows, model, tokenizer)
         numbers = rows[ROW]
 

@@ -29,7 +29,7 @@ def model(tokenizer):
 
 
 def sampling(**changes) -> Sampling:
-    settings = {"max_new_tokens": 8, "do_sample": False, "temperature": 1.0, "top_p": 1.0, "seed": 0}
+    settings = {"max_new_tokens": 8, "do_sample": False, "temperature": 1.0, "top_k": None, "top_p": 1.0, "seed": 0}
     return Sampling(**{**settings, **changes})
 
 
@@ -68,6 +68,15 @@ def test_draws_have_the_models_probabilities(model, tokenizer) -> None:
 def test_a_tiny_top_p_leaves_the_likeliest(model, tokenizer) -> None:
     greedy = generate(model, tokenizer, PROMPTS, rows=ROWS, sampling=sampling())
     assert generate(model, tokenizer, PROMPTS, rows=ROWS, sampling=sampling(do_sample=True, top_p=1e-6)) == greedy
+
+
+def test_only_the_top_k_tokens_are_drawn(model, tokenizer) -> None:
+    count = 300
+    settings = sampling(do_sample=True, temperature=3.0, top_k=2, max_new_tokens=1)
+    drawn = generate(model, tokenizer, [PROMPTS[0]] * count, rows=range(count), sampling=settings)
+    with torch.no_grad():
+        likeliest = model(torch.tensor([PROMPTS[0]])).logits[0, -1].topk(2).indices.tolist()
+    assert {new.ids[0] if new.ids else 0 for new in drawn} == set(likeliest)
 
 
 def test_generation_stops_at_the_end_of_text(model, tokenizer) -> None:
