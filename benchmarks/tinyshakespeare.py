@@ -29,11 +29,11 @@ def main() -> None:
             path = Path(scratch, f"{split}.jsonl")
             path.write_text("".join(json.dumps({"text": speech}) + "\n" for speech in part), encoding="utf-8")
             files.append(f"data.{split}={path}")
-        rate, epochs = "3e-3", 2
+        rate, epochs = "2e-3", 1
         metrics = train(
             "--recipe", "causal_lm", "model.checkpoint=scratch:gpt2", f"model.tokenizer={tokenizer}",
             f"model.config={SIZES}", *files, "task.block_size=128", "task.cross_documents=true",
-            f"optim.learning_rate={rate}", "optim.warmup=0.1", f"train.epochs={epochs}", "train.batch_size=16",
+            f"optim.learning_rate={rate}", "optim.warmup=0.1", f"train.epochs={epochs}", "train.batch_size=4",
             "train.seed=1",
         )  # fmt: skip
     test, rivals = metrics["test"], metrics["baselines"]["test"]

@@ -87,4 +87,5 @@ def _default(key: str, field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True, validated_data={})
-    return f"`{value if isinstance(value, str) and value else json.dumps(value)}`"
+    plain = isinstance(value, str) and value.strip()
+    return f"`{value if plain else json.dumps(value)}`"

@@ -77,6 +77,11 @@ def test_the_reference_has_a_row_for_every_key(tasks: Tasks) -> None:
     assert "| `batch_size` | a whole number at least 1 | `32` | Rows in one optimizer step" in page
 
 
+def test_no_default_breaks_the_line_of_its_row() -> None:
+    page = reference_markdown(base.names(), lambda name: base.find(name).Options)
+    assert [line for line in page.splitlines() if line.startswith("|") and not line.endswith("|")] == []
+
+
 def test_the_reference_page_in_docs_is_current() -> None:
     page = reference_markdown(base.names(), lambda name: base.find(name).Options)
     assert DOCS.read_text(encoding="utf-8") == page, "run: python run.py schema --markdown > docs/recipe.md"
