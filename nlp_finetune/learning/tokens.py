@@ -16,10 +16,11 @@ def token_sums(
     """For each row `[negative log likelihood, tokens, tokens predicted right]`, summed over its targets.
 
     `logits` is `[rows, length, vocabulary]`, `targets` `[rows, length]` with -100 where nothing is to be
-    predicted. With `segments` `[rows, length]` each row gives a list, of the same for its segments 0, 1, ...
+    predicted; or `logits` is `[targets that count, vocabulary]`. With `segments` `[rows, length]` each row
+    gives a list, of the same for its segments 0, 1, ...
     """
     counted = targets != IGNORED
-    chosen, wanted = logits[counted].float(), targets[counted]
+    chosen, wanted = (logits if logits.dim() == 2 else logits[counted]).float(), targets[counted]
     scores = torch.zeros(*targets.shape, 3, dtype=torch.float64, device=targets.device)
     scores[counted] = torch.stack(
         [

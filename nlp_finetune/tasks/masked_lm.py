@@ -138,10 +138,14 @@ class Task(BaseTask):
         return ("cross_entropy", "focal")
 
     def objective(self, loss: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, Any]]:
+        from nlp_finetune.models.places import logits_at
+
         def objective(model: Any, batch: Mapping[str, Any], num_items: Any) -> tuple[torch.Tensor, Any]:
-            outputs = model(**self.model_inputs(batch))
             hidden = batch["labels"] != sequences.IGNORED
-            return loss(outputs.logits[hidden], batch["labels"][hidden]) / num_items, outputs
+            with logits_at(model, hidden):
+                outputs = model(**self.model_inputs(batch))
+            logits = outputs.logits if outputs.logits.dim() == 2 else outputs.logits[hidden]
+            return loss(logits, batch["labels"][hidden]) / num_items, outputs
 
         return objective
 

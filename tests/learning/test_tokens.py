@@ -19,6 +19,11 @@ def test_sums_are_the_loss_the_count_and_the_hits() -> None:
     assert sums[:, 2].tolist() == right.tolist()
 
 
+def test_logits_of_the_targets_alone_give_the_same() -> None:
+    alone = token_sums(LOGITS[TARGETS != -100], TARGETS)
+    assert np.array_equal(np.stack(alone), np.stack(token_sums(LOGITS, TARGETS)))
+
+
 def test_segments_divide_a_row() -> None:
     segments = torch.tensor([[0, 0, 1, 1], [0, -1, 0, -1]])
     parts = token_sums(LOGITS, TARGETS, segments)
