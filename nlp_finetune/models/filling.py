@@ -47,9 +47,9 @@ def fill(model: Any, tokenizer: Any, texts: Sequence[str], *, max_length: int, t
     answers = []
     for row, text in enumerate(texts):
         masks = [found[place] for place in sorted(best.values()) if place.row == row]
-        for candidates in masks:
-            text = text.replace(tokenizer.mask_token, candidates[0]["token"], 1)
-        answers.append({"text": text, "masks": masks})
+        before, *rest = text.split(tokenizer.mask_token)
+        filled = [candidates[0]["token"] + after for candidates, after in zip(masks, rest, strict=True)]
+        answers.append({"text": "".join([before, *filled]), "masks": masks})
     return answers
 
 
