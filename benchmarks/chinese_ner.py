@@ -18,7 +18,7 @@ SIZES = (
     "max_position_embeddings: 256, use_task_id: true}"
 )
 EPOCHS = 10
-HEADER = ["data", "training sentences", "dev F1 (95 % CI)", "dictionary", "test F1", "dictionary", *COSTS]
+HEADER = ["data", "training windows", "dev F1 (95 % CI)", "dictionary", "test F1", "dictionary", *COSTS]
 
 
 def without_digits(source: Path, target: Path) -> Path:

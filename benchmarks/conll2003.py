@@ -11,7 +11,7 @@ from common import COSTS, costs, save, shared_data, train, with_interval
 
 RATES = ("2e-4", "5e-4")
 TRIED = 2000
-HEADER = ["weights trained", "learning rate", "training rows", "testa F1 (95 % CI)", "dictionary", "testb F1", *COSTS]
+HEADER = ["weights trained", "learning rate", "rows seen", "testa F1 (95 % CI)", "dictionary", "testb F1", *COSTS]
 
 
 def main() -> None:
