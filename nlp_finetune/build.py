@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ from nlp_finetune.runs import card
 from nlp_finetune.runs.folder import RunFolder
 from nlp_finetune.runs.timing import Stopwatch
 from nlp_finetune.runtime import Runtime, say
-from nlp_finetune.stopping import StopRequest
+from nlp_finetune.stopping import Interrupted, StopRequest
 from nlp_finetune.tasks import base
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ class Prepared:
     loaded: sources.Loaded
     rows: dict[str, Dataset]
     encoded: dict[str, Dataset]
+    digests: dict[str, str]
+    """One a split, of its encoded rows: of data, processor and preprocessing."""
 
     @property
     def metric(self) -> str:
@@ -100,9 +102,10 @@ def prepare(recipe: Recipe, runtime: Runtime, *, tell: Callable[[str], None] = s
     processor = task.processor(
         checkpoint, tokenizer=recipe.model.tokenizer, rows=rows["train"], config=config, say=tell
     )
+    digests = {name: _digest(loaded, name, data, task, processor) for name, data in rows.items()}
     with runtime.main_first():
         encoded = {
-            name: inference.encode(task, data, processor, cache_file=_cache_file(loaded, name, data, task, processor))
+            name: inference.encode(task, data, processor, cache_file=_cache_file(digests[name]))
             for name, data in rows.items()
         }
     for name, data in encoded.items():
@@ -112,7 +115,7 @@ def prepare(recipe: Recipe, runtime: Runtime, *, tell: Callable[[str], None] = s
             )
     if recipe.train.batch_size > len(encoded["train"]):
         tell(f"train.batch_size {recipe.train.batch_size} exceeds the data: {len(encoded['train'])} rows a step")
-    return Prepared(recipe, task, checkpoint, config, processor, loaded, rows, encoded)
+    return Prepared(recipe, task, checkpoint, config, processor, loaded, rows, encoded, digests)
 
 
 def _load_data(recipe: Recipe, task: base.BaseTask) -> sources.Loaded:
@@ -159,15 +162,19 @@ def _split(
     return rows
 
 
-def _cache_file(loaded: sources.Loaded, split: str, rows: Dataset, task: base.BaseTask, processor: Any) -> Path:
-    """Where the encoded split is cached: named by data, processor and preprocessing version."""
-    import datasets
-
+def _digest(loaded: sources.Loaded, split: str, rows: Dataset, task: base.BaseTask, processor: Any) -> str:
+    """Names an encoded split by data, processor and preprocessing version."""
     key = [
         _PREPROCESSING, loaded.fingerprint, split, task.options.model_dump(), task.facts(), list(rows["row"]),
         *task.processor_key(processor),
     ]  # fmt: skip
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _cache_file(digest: str) -> Path:
+    """Where the encoded split with this digest is cached."""
+    import datasets
+
     return Path(datasets.config.HF_DATASETS_CACHE) / "nlp_finetune" / f"{digest}.arrow"
 
 
@@ -182,8 +189,14 @@ class Built:
     precision: str
 
 
-def build(prepared: Prepared, folder: RunFolder, runtime: Runtime, stop: StopRequest) -> Built:
-    """Load the model and put together everything an engine needs, in order."""
+def build(
+    prepared: Prepared, folder: RunFolder, runtime: Runtime, stop: StopRequest, *, about: Mapping[str, Any]
+) -> Built:
+    """Load the model and put together everything an engine needs, in order.
+
+    `stop` is what asks training, and every evaluation of it, to end early; `about` says what run the
+    checkpoints belong to.
+    """
     recipe, task, processor = prepared.recipe, prepared.task, prepared.processor
     train, optim = recipe.train, recipe.optim
     model = _model(prepared, folder)
@@ -205,7 +218,7 @@ def build(prepared: Prepared, folder: RunFolder, runtime: Runtime, stop: StopReq
         processes=runtime.processes, micro_batches=micro_batches, bucket=train.bucket,
     )  # fmt: skip
     flow, stopwatch, stateful, callbacks = make_callbacks(
-        train, optim, plan, metric=prepared.metric, folder=folder, runtime=runtime, stop=stop
+        train, optim, plan, metric=prepared.metric, folder=folder, runtime=runtime, stop=stop, about=about
     )
     job = Job(
         model=model,
@@ -223,7 +236,7 @@ def build(prepared: Prepared, folder: RunFolder, runtime: Runtime, stop: StopReq
         batches=plan,
         objective=stopwatch.timed(objective),
         count_items=task.count_items,
-        score=partial(_score, prepared, objective=objective, runtime=runtime),
+        score=partial(_score, prepared, objective=objective, runtime=runtime, stop=stop, flow=flow),
         make_optimizer=partial(
             make_optimizer, name=optim.name, learning_rate=optim.learning_rate, weight_decay=optim.weight_decay,
             momentum=optim.momentum, nesterov=optim.nesterov, betas=(optim.beta1, optim.beta2), eps=optim.epsilon,
@@ -276,16 +289,28 @@ def loading_workers(prepared: Prepared, runtime: Runtime) -> int:
     return min(inference.MOST_WORKERS, runtime.cores) if prepared.task.images else 0
 
 
-def scorer(prepared: Prepared, model: Any, runtime: Runtime) -> inference.Model:
-    """The model as `inference` runs it on the rows of this run."""
+def scorer(prepared: Prepared, model: Any, runtime: Runtime, stop: StopRequest) -> inference.Model:
+    """The model as `inference` runs it on the rows of this run, until the run is asked to stop."""
     return inference.Model(
-        prepared.task, model, prepared.processor, runtime, eval_batch_size(prepared), loading_workers(prepared, runtime)
+        prepared.task,
+        model,
+        prepared.processor,
+        runtime,
+        eval_batch_size(prepared),
+        loading_workers(prepared, runtime),
+        stop=lambda: runtime.any(stop.reason is not None)[0],
     )
 
 
-def _score(prepared: Prepared, model: Any, *, objective: Any, runtime: Runtime) -> dict[str, float]:
-    """Metrics of the model on the validation rows."""
+def _score(
+    prepared: Prepared, model: Any, *, objective: Any, runtime: Runtime, stop: StopRequest, flow: Flow
+) -> dict[str, float] | None:
+    """Metrics of the model on the validation rows; None, and `flow.interrupted`, where the run is to stop."""
     task, rows = prepared.task, prepared.rows["validation"]
-    loaded = scorer(prepared, model, runtime)
-    output = loaded.run(rows, encoded=prepared.encoded["validation"], objective=objective)
+    loaded = scorer(prepared, model, runtime, stop)
+    try:
+        output = loaded.run(rows, encoded=prepared.encoded["validation"], objective=objective)
+    except Interrupted:
+        flow.interrupted = True
+        return None
     return {"loss": output.loss or 0.0, **task.metrics(output.predictions, rows)}

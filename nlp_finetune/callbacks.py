@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 from nlp_finetune.data.batching import BatchPlan
-from nlp_finetune.learning.flow import FiniteLoss, Flow, RankSeed, StopOnRequest
+from nlp_finetune.learning.flow import FiniteLoss, Flow, RankSeed, Requests
 from nlp_finetune.learning.patience import EarlyStopping, ReduceOnPlateau
 from nlp_finetune.recipe import Optim, Train
+from nlp_finetune.recipe.durations import is_duration, seconds
 from nlp_finetune.runs.folder import RunFolder
 from nlp_finetune.runs.recording import History, Progress
 from nlp_finetune.runs.saving import BestWeights, Checkpoints
@@ -24,29 +26,39 @@ def lower_is_better(metric: str) -> bool:
 
 
 def make_callbacks(
-    train: Train, optim: Optim, plan: BatchPlan, *, metric: str, folder: RunFolder, runtime: Runtime, stop: StopRequest
+    train: Train,
+    optim: Optim,
+    plan: BatchPlan,
+    *,
+    metric: str,
+    folder: RunFolder,
+    runtime: Runtime,
+    stop: StopRequest,
+    about: Mapping[str, Any],
 ) -> tuple[Flow, Stopwatch, list[Any], list[Any]]:
     """Flow, stopwatch, the callbacks whose state belongs into a checkpoint, and all of them in order.
 
     Flow comes first and sets what is due; checkpoints come last and save what the others have become.
+    `about` says what run the checkpoints belong to.
     """
-    flow = Flow(plan, log_every=train.log_every, eval_every=train.eval_every, save_every=train.save_every)
+    by_clock = seconds(str(train.save_every)) if is_duration(train.save_every) else None
+    save_every = train.save_every if by_clock is None else "end"
+    flow = Flow(plan, log_every=train.log_every, eval_every=train.eval_every, save_every=save_every)
     stopwatch = Stopwatch(cuda=runtime.device.type == "cuda")
-    requested = StopOnRequest(
-        requested=lambda: stop.signal_name is not None,
-        agree=lambda asked: any(runtime.gather(asked)),
+    requests = Requests(
+        agree=lambda due: cast(tuple[bool, bool], runtime.any(stop.reason is not None, due)),
         flow=flow,
+        save_every_s=by_clock,
     )
     best = BestWeights(
         folder.checkpoints,
         metric=metric,
         greater_is_better=not lower_is_better(metric),
         runtime=runtime,
-        delete_former=train.save_every is None,
     )
     stateful: list[Any] = [stopwatch]
     seed = RankSeed(train.seed, rank=runtime.rank)
-    callbacks: list[Any] = [flow, seed, stopwatch, requested, FiniteLoss(), best]
+    callbacks: list[Any] = [flow, seed, stopwatch, requests, FiniteLoss(), best]
     if optim.schedule == "plateau":
         plateau = ReduceOnPlateau(patience=optim.plateau_patience, factor=optim.plateau_factor, say=say)
         stateful.append(plateau)
@@ -59,7 +71,13 @@ def make_callbacks(
         callbacks += [History(folder.history), Progress(say, metric=metric)]
     callbacks.append(
         Checkpoints(
-            folder.checkpoints, clock=flow, stateful=stateful, keep=train.save_total, runtime=runtime, watch=stopwatch
+            folder.checkpoints,
+            clock=flow,
+            stateful=stateful,
+            keep=train.save_total,
+            runtime=runtime,
+            watch=stopwatch,
+            about=about,
         )
     )
     return flow, stopwatch, stateful, callbacks

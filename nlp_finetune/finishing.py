@@ -12,9 +12,10 @@ from nlp_finetune.build import Built, Prepared, scorer
 from nlp_finetune.errors import EXIT_DONE
 from nlp_finetune.models import adapters
 from nlp_finetune.reports import evidence
-from nlp_finetune.runs import card, checkpoints
-from nlp_finetune.runs.folder import TASK_FILE, RunFolder, replaced_folder, write_json
+from nlp_finetune.runs import card, checkpoints, sealing
+from nlp_finetune.runs.folder import TASK_FILE, RunFolder, disk_faults, replaced_folder, write_json
 from nlp_finetune.runtime import Runtime
+from nlp_finetune.stopping import StopRequest
 
 
 def finish(
@@ -24,14 +25,18 @@ def finish(
     best_step: int,
     report: check.DataReport,
     runtime: Runtime,
+    stop: StopRequest,
 ) -> dict[str, Any]:
-    """Save the best weights as `model/`, load them back from disk, and measure those."""
+    """Save the best weights as `model/`, load them back from disk, and measure those.
+
+    Raises `Interrupted` where the run is asked to stop meanwhile; all of it can be done again.
+    """
     task = prepared.task
     best = checkpoints.best_folder(folder.checkpoints, best_step)
     figures = _training_figures(prepared, built, runtime)
     weights, adapter_mb = runtime.on_main(lambda: _whole_weights(built.job.model, best, folder, prepared.processor))
     model = inference.load_weights(task, weights, runtime)
-    measured = scorer(prepared, model, runtime)
+    measured = scorer(prepared, model, runtime, stop)
     outputs = {"validation": _run(measured, prepared, built, "validation")}
     task.tune(outputs["validation"].predictions, prepared.rows["validation"])
     runtime.on_main(lambda: _save_model(folder, weights, prepared))
@@ -50,13 +55,16 @@ def finish(
     metrics["baselines"] = report.baselines
     metrics["train"] = figures if adapter_mb is None else {**figures, "adapter_mb": adapter_mb}
     evidence.record(folder, prepared, measured, outputs, trained_rows=built.flow.step * built.job.batches.batch_size)
-    if runtime.is_main:
+    runtime.on_main(lambda: _record(folder, metrics, built.flow.step, best))
+    return metrics
+
+
+def _record(folder: RunFolder, metrics: dict[str, Any], step: int, best: Path) -> None:
+    with disk_faults("the scores", folder.metrics):
         write_json(folder.metrics, metrics)
         card.write(folder)
-        folder.set_status("finished", exit_code=EXIT_DONE, reason="", step=built.flow.step)
-        shutil.rmtree(best, ignore_errors=True)
-    runtime.barrier()
-    return metrics
+        folder.set_status("finished", exit_code=EXIT_DONE, reason="", step=step)
+    shutil.rmtree(best, ignore_errors=True)
 
 
 def _run(measured: inference.Model, prepared: Prepared, built: Built, split: str) -> inference.Output:
@@ -71,17 +79,18 @@ def _whole_weights(model: Any, best: Path, folder: RunFolder, processor: Any) ->
     if not adapters.is_adapted(model):
         return best, None
     adapters.load(model, best)
-    with replaced_folder(folder.adapter) as partial:
+    with disk_faults("the adapter", folder.adapter), replaced_folder(folder.adapter) as partial:
         adapters.export(model, partial)
         processor.save_pretrained(partial)
     merged = best / "merged"
-    adapters.merge(model).save_pretrained(merged)
+    with disk_faults("the merged model", merged):
+        adapters.merge(model).save_pretrained(merged)
     return merged, round((folder.adapter / adapters.WEIGHTS).stat().st_size / 2**20, 3)
 
 
 def _save_model(folder: RunFolder, weights: Path, prepared: Prepared) -> None:
-    with replaced_folder(folder.model) as partial:
-        shutil.copytree(weights, partial, dirs_exist_ok=True)
+    with disk_faults("the model", folder.model), replaced_folder(folder.model) as partial:
+        shutil.copytree(weights, partial, dirs_exist_ok=True, ignore=shutil.ignore_patterns(sealing.MANIFEST))
         prepared.processor.save_pretrained(partial)
         prepared.task.saved(partial, prepared.recipe.model.save_format)
         write_json(partial / TASK_FILE, {"task": prepared.task.options.name, "facts": prepared.task.facts()})

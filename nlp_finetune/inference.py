@@ -7,7 +7,7 @@ predictions and metrics.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from nlp_finetune.data.batching import by_length
 from nlp_finetune.errors import InputError
 from nlp_finetune.runs.folder import TASK_FILE, RunFolder, read_json, write_json
 from nlp_finetune.runtime import Runtime, say
+from nlp_finetune.stopping import Interrupted
 from nlp_finetune.tasks import base
 
 if TYPE_CHECKING:
@@ -102,11 +103,14 @@ def run_model(
     batch_size: int,
     runtime: Runtime,
     workers: int = 0,
+    stop: Callable[[], bool] | None = None,
 ) -> Output:
     """Run a model over encoded rows and gather one prediction per canonical row on every process.
 
     `rows` is the number of canonical rows. `objective` gives the loss where labels are known, and
-    `outputs(model, batch, known=...)` what `predictions` reads. `workers` processes read the rows and change them.
+    `outputs(model, batch, known=...)` what `predictions` reads. `workers` processes read the rows and change
+    them. `stop` is asked before every batch, by all processes at once; where it says yes, all of them raise
+    `Interrupted`.
     """
     import torch
 
@@ -123,7 +127,8 @@ def run_model(
     # What is gathered in inference mode can't be trained with afterwards.
     with torch.no_grad() if is_sharded(model) else torch.inference_mode():
         one = torch.ones((), device=runtime.device)
-        for number, (positions, batch) in enumerate(zip(_bar([*mine, *spare], runtime), batches, strict=True)):
+        watched = _watched([*mine, *spare], runtime, stop)
+        for number, (positions, batch) in enumerate(zip(watched, batches, strict=True)):
             batch = {k: v.to(runtime.device) if torch.is_tensor(v) else v for k, v in batch.items()}
             loss, known = None, None
             if objective is not None and has_labels(batch):
@@ -184,6 +189,21 @@ def _bar(batches: Sequence[np.ndarray], runtime: Runtime) -> Iterable[np.ndarray
     return bar
 
 
+def _watched(batches: Sequence[np.ndarray], runtime: Runtime, stop: Callable[[], bool] | None) -> Iterator[np.ndarray]:
+    """The batches under a progress bar; raises `Interrupted` on all processes where `stop` says so on any."""
+    if stop is None:
+        yield from _bar(batches, runtime)
+        return
+    rounds = max(runtime.gather(len(batches)))
+    for positions in _bar(batches, runtime):
+        if stop():
+            raise Interrupted
+        yield positions
+    # A process with fewer batches than others is asked as often as they are.
+    if len(batches) < rounds and stop():
+        raise Interrupted
+
+
 def _most_tokens(model: torch.nn.Module) -> int | None:
     """Tokens of one batch, padding included, whose logits over a vocabulary fit; None without such a head."""
     from nlp_finetune.models.summary import logits_bytes
@@ -215,6 +235,7 @@ class Model:
     runtime: Runtime
     batch_size: int
     workers: int = 0
+    stop: Callable[[], bool] | None = None
 
     def run(self, rows: Dataset, *, encoded: Dataset | None = None, objective: Objective | None = None) -> Output:
         """Predictions for canonical rows, in their order."""
@@ -233,6 +254,7 @@ class Model:
             batch_size=self.batch_size,
             runtime=self.runtime,
             workers=self.workers,
+            stop=self.stop,
         )
 
     def answers(self, rows: Dataset) -> list[dict[str, Any]]:
@@ -250,7 +272,7 @@ class Model:
         found: list[tuple[int, Any]] = []
         self.model.eval()
         with torch.inference_mode():
-            for positions in _bar(_my_batches(lengths, self.batch_size, self.runtime), self.runtime):
+            for positions in _watched(_my_batches(lengths, self.batch_size, self.runtime), self.runtime, self.stop):
                 found += zip(positions.tolist(), answer(positions.tolist()), strict=True)
         gathered = [pair for part in self.runtime.gather(found) for pair in part]
         return [one for _, one in sorted(gathered, key=lambda pair: pair[0])]

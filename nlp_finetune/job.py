@@ -34,8 +34,9 @@ class Job:
 
     `train` is indexed by draw number, which `batches.sampler` gives; `batches` decides which rows make up
     which micro batch; `count_items` counts what the loss is averaged over in one micro batch; `score`
-    evaluates the model on the validation rows and returns plain metrics; the two factories take the
-    (possibly wrapped) model and the planned number of optimizer steps.
+    evaluates the model on the validation rows and returns plain metrics, or None where the run was asked to
+    stop meanwhile, which ends training; the two factories take the (possibly wrapped) model and the planned
+    number of optimizer steps.
     """
 
     model: torch.nn.Module
@@ -45,7 +46,7 @@ class Job:
     batches: BatchPlan
     objective: Objective
     count_items: Callable[[Batch], int]
-    score: Callable[[torch.nn.Module], dict[str, float]]
+    score: Callable[[torch.nn.Module], dict[str, float] | None]
     make_optimizer: Callable[[torch.nn.Module], torch.optim.Optimizer]
     make_scheduler: Callable[[torch.optim.Optimizer, int], LRScheduler]
     callbacks: list[TrainerCallback] = field(default_factory=list)

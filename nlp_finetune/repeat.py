@@ -19,23 +19,31 @@ from nlp_finetune.callbacks import lower_is_better
 from nlp_finetune.errors import EXIT_DONE, NlpFinetuneError, StoppedError
 from nlp_finetune.job import Result
 from nlp_finetune.recipe import Hub, Recipe, to_yaml
+from nlp_finetune.resuming import refuse_other_run
 from nlp_finetune.runs.folder import RunFolder, read_json, replaced_folder, write_json, write_text
 from nlp_finetune.runs.publishing import preflight, publish
 from nlp_finetune.runtime import Runtime, say
-from nlp_finetune.train import default_folder, destination_of, refuse_other_run, train
+from nlp_finetune.stopping import StopRequest, stop_request
+from nlp_finetune.train import default_folder, destination_of, train
 
 _PARTS = "parts"
 _FOLDERS = ("model", "adapter", "base", "predictions")
 _SPLITS = ("validation", "test")
 
 
-def fit(recipe: Recipe, *, strict: bool = False, timeout_s: float | None = None) -> Result:
+def fit(
+    recipe: Recipe, *, strict: bool = False, timeout_s: float | None = None, stop: StopRequest | None = None
+) -> Result:
     """Train as the recipe says: once, or once for each of `train.seeds`.
 
-    Raises what `train` raises; a run that was stopped goes on with the seed at which it stopped.
+    Raises what `train` raises; a run that was stopped goes on with the seed at which it stopped. `stop` has
+    taken over the signals already, if given.
     """
+    if stop is None:
+        with stop_request(recipe) as own:
+            return fit(recipe, strict=strict, timeout_s=timeout_s, stop=own)
     if recipe.train.seeds is None:
-        return train(recipe, strict=strict, timeout_s=timeout_s)
+        return train(recipe, strict=strict, timeout_s=timeout_s, stop=stop)
     folder = RunFolder(recipe.output_dir) if recipe.output_dir else None
     if folder is not None:
         # Without a recipe on top, a first part was stopped half-way: it will see itself whose it is.
@@ -49,15 +57,16 @@ def fit(recipe: Recipe, *, strict: bool = False, timeout_s: float | None = None)
         runtime.on_main(lambda: preflight(destination, say=say))
     folder = runtime.on_main(lambda: folder or default_folder(recipe))
     folder.refuse_unwritable()
-    results = _fit_parts(recipe, folder, runtime, strict=strict)
+    results = _fit_parts(recipe, folder, runtime, stop, strict=strict)
     metrics: dict[str, Any] = runtime.on_main(lambda: _gather(recipe, folder, results))
     if destination is not None and runtime.is_main:
+        stop.release()  # the run is finished; a push can be done again
         again = f"nlp-finetune push {shlex.quote(str(folder))} {shlex.join(destination.options())}"
         say(f"pushed: {publish(folder, destination, again=again, say=say).url}")
     return Result(str(folder), metrics)
 
 
-def _fit_parts(recipe: Recipe, folder: RunFolder, runtime: Runtime, *, strict: bool) -> list[Result]:
+def _fit_parts(recipe: Recipe, folder: RunFolder, runtime: Runtime, stop: StopRequest, *, strict: bool) -> list[Result]:
     """One run a seed, one after the other; `status.json` on top says how far it came."""
     seeds = recipe.train.seeds or []
     results: list[Result] = []
@@ -70,7 +79,7 @@ def _fit_parts(recipe: Recipe, folder: RunFolder, runtime: Runtime, *, strict: b
         part = RunFolder(folder.path / _PARTS / f"seed-{seed}")
         say(f"seed {seed} ({number} of {len(seeds)}): {part}")
         try:
-            results.append(train(_part(recipe, part, seed), strict=strict))
+            results.append(train(_part(recipe, part, seed), strict=strict, stop=stop))
         except StoppedError as error:
             where = f"stopped at seed {seed} ({number} of {len(seeds)})"
             note("stopped", code=error.exit_code, reason=where)

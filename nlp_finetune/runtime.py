@@ -55,6 +55,8 @@ class Runtime:
     backend: str | None = None
     reshard: bool = True
     patient: Any = None
+    control_group: Any = None
+    """Process group for messages that no GPU is to wait for; None is the default group."""
 
     @property
     def cores(self) -> int:
@@ -107,6 +109,17 @@ class Runtime:
         dist.all_gather_object(values, value)
         return values
 
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        """Which of these hold on any process: quick enough for every step, and no GPU waits for it."""
+        if self.processes == 1:
+            return flags
+        import torch
+        import torch.distributed as dist
+
+        votes = torch.tensor(flags, dtype=torch.uint8)
+        dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self.control_group)
+        return tuple(bool(vote) for vote in votes.tolist())
+
     def on_main(self, action: Callable[[], T]) -> T:
         """Run `action` on the main process and give its result, or raise its error, everywhere.
 
@@ -127,6 +140,16 @@ class Runtime:
             raise answer[1]
         result: T = answer[0]
         return result
+
+
+def announced() -> int:
+    """Number of processes that the launcher announced; known before they are connected."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def announced_rank() -> int:
+    """Rank of this process according to the launcher."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def start(*, threads: int | str = "auto", timeout_s: float | None = None) -> Runtime:
@@ -160,15 +183,16 @@ def start(*, threads: int | str = "auto", timeout_s: float | None = None) -> Run
         patient = _patient_group() if state.num_processes > 1 else None
     except RuntimeError as error:
         raise NlpFinetuneError(f"the processes did not meet: {first_line(error)}. `doctor` says why.") from error
-    announced = int(os.environ.get("WORLD_SIZE", "1"))
-    strategies.check_in_force(strategy, announced=announced, connected=state.num_processes)
+    strategies.check_in_force(strategy, announced=announced(), connected=state.num_processes)
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))
     count = _thread_count(threads, local_processes, on_cpu=state.device.type == "cpu")
     torch.set_num_threads(count)
     if state.process_index != 0:
         logger.setLevel(logging.WARNING)
     _show_downloads_only(on=state.process_index == 0)
+    on_gpus = state.num_processes > 1 and state.device.type != "cpu"
     return Runtime(
+        control_group=torch.distributed.new_group(backend="gloo") if on_gpus else None,
         rank=state.process_index,
         processes=state.num_processes,
         local_rank=state.local_process_index,
@@ -273,56 +297,6 @@ def set_up_log(*, quiet: bool = False) -> None:
 def say(line: str) -> None:
     """Tell the user what was decided and why (main process only)."""
     logger.info(line)
-
-
-def environment() -> dict[str, Any]:
-    """What produced a result: versions, hardware, command, and git commit where there is one."""
-    import platform
-    import subprocess
-    from importlib import metadata
-
-    import torch
-
-    packages = (
-        "torch",
-        "transformers",
-        "datasets",
-        "accelerate",
-        "peft",
-        "tokenizers",
-        "huggingface-hub",
-        "safetensors",
-        "numpy",
-        "scikit-learn",
-    )
-    try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        commit = None
-    cuda = torch.cuda.is_available()
-    return {
-        "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in packages},
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else [],
-        "git_commit": commit,
-        "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
-    }
-
-
-def _processor() -> str:
-    """Name of the CPU as its maker calls it (Linux), or its architecture."""
-    import platform
-
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as stream:
-            return next(line.partition(":")[2].strip() for line in stream if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def peak_memory_mb(device: torch.device) -> float:

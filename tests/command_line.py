@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import socket
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,23 +31,95 @@ class Done:
 
 def run(*arguments: object, cwd: Path, timeout_s: float = 240) -> Done:
     """Run `run.py ARGUMENTS` in a folder."""
-    with tempfile.TemporaryDirectory() as folder:
-        out, err = Path(folder, "out"), Path(folder, "err")
-        process = _server.Process(target=_child, args=([str(a) for a in arguments], str(cwd), str(out), str(err)))
-        process.start()
-        process.join(timeout_s)
-        if process.is_alive():
-            process.kill()
-            raise AssertionError(f"{arguments} did not end in {timeout_s} s: {err.read_text()[-2000:]}")
-        return Done(process.exitcode or 0, out.read_text("utf-8"), err.read_text("utf-8"))
+    return start(*arguments, cwd=cwd).wait(timeout_s)
 
 
-def _child(arguments: Sequence[str], cwd: str, out: str, err: str) -> None:
+class Started:
+    """A command that is running. `before` is called in its process first."""
+
+    def __init__(
+        self,
+        arguments: Sequence[object],
+        *,
+        cwd: Path,
+        environment: Mapping[str, str],
+        before: Callable[[], None] | None,
+    ) -> None:
+        self._output = tempfile.TemporaryDirectory()
+        self.arguments = [str(argument) for argument in arguments]
+        out, err = (str(Path(self._output.name, name)) for name in ("out", "err"))
+        given = (self.arguments, str(cwd), out, err, dict(environment), before)
+        self.process = _server.Process(target=_child, args=given)
+        self.process.start()
+
+    @property
+    def stderr(self) -> str:
+        """What it has printed to stderr so far."""
+        file = Path(self._output.name, "err")
+        return file.read_text("utf-8") if file.is_file() else ""
+
+    def send(self, number: int) -> None:
+        """Send a signal."""
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    def until(self, condition: Callable[[], bool], timeout_s: float = 120) -> None:
+        """Wait until something is true while the command runs."""
+        end = time.monotonic() + timeout_s
+        while not condition():
+            assert self.process.is_alive(), self.stderr[-2000:]
+            assert time.monotonic() < end, self.stderr[-2000:]
+            time.sleep(0.003)
+
+    def wait(self, timeout_s: float = 240) -> Done:
+        """Wait for the end; a negative code is the signal that ended it."""
+        self.process.join(timeout_s)
+        if self.process.is_alive():
+            self.process.kill()
+            raise AssertionError(f"{self.arguments} did not end in {timeout_s} s: {self.stderr[-2000:]}")
+        with self._output:
+            out = Path(self._output.name, "out")
+            return Done(self.process.exitcode or 0, out.read_text("utf-8") if out.is_file() else "", self.stderr)
+
+
+def start(
+    *arguments: object,
+    cwd: Path,
+    environment: Mapping[str, str] | None = None,
+    before: Callable[[], None] | None = None,
+) -> Started:
+    """Start `run.py ARGUMENTS` in a folder and go on."""
+    return Started(arguments, cwd=cwd, environment=environment or {}, before=before)
+
+
+def start_all(count: int, *arguments: object, cwd: Path) -> list[Started]:
+    """Start the connected processes of one run, as a launcher does."""
+    if count == 1:
+        return [start(*arguments, cwd=cwd)]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    size = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+    return [start(*arguments, cwd=cwd, environment={**address, **size, **rank}) for rank in ranks]
+
+
+def _child(
+    arguments: Sequence[str],
+    cwd: str,
+    out: str,
+    err: str,
+    environment: Mapping[str, str],
+    before: Callable[[], None] | None,
+) -> None:
     os.chdir(cwd)
+    os.environ.update(environment)
     sys.argv = ["run.py", *arguments]
     for path, descriptor, name in ((out, 1, "stdout"), (err, 2, "stderr")):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), descriptor)
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), descriptor)
         setattr(sys, name, os.fdopen(os.dup(descriptor), "w", encoding="utf-8", buffering=1))
+    if before is not None:
+        before()
     from nlp_finetune.cli import main
 
     code = main()

@@ -9,14 +9,14 @@ import pytest
 
 LAYERS = (
     ("cli", "__main__"),
-    ("check", "train", "finishing", "search", "repeat"),
+    ("check", "train", "finishing", "resuming", "search", "repeat"),
     ("reports", "deploy", "cluster"),
     ("build", "arguments", "callbacks", "choices"),
     ("engines", "inference"),
     ("tasks",),
     ("runs", "data", "models", "learning", "augment", "metrics"),
-    ("recipe",),
-    ("job", "network", "runtime", "stopping", "strategy", "torchvision_guard"),
+    ("recipe", "stopping"),
+    ("job", "network", "runtime", "strategy", "torchvision_guard", "versions"),
     ("errors", "__init__"),
 )
 """From top to bottom; a module may import its own layer and those below."""

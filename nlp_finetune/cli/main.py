@@ -25,6 +25,7 @@ from nlp_finetune.errors import (
     EXIT_DONE,
     EXIT_FAILED,
     EXIT_INPUT,
+    EXIT_INTERRUPTED,
     EXIT_STOPPED,
     InputError,
     NlpFinetuneError,
@@ -32,7 +33,6 @@ from nlp_finetune.errors import (
 from nlp_finetune.recipe.finding import shipped
 from nlp_finetune.recipe.problems import did_you_mean
 
-EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 _STDOUT = 1
 

@@ -14,6 +14,7 @@ from nlp_finetune.cli import output
 from nlp_finetune.cli.recipes import add_recipe_arguments, load_recipe
 from nlp_finetune.errors import EXIT_DONE, InputError
 from nlp_finetune.runtime import say, set_up_log
+from nlp_finetune.stopping import stop_request
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -45,9 +46,10 @@ def train(arguments: argparse.Namespace) -> int:
     recipe = _begin(arguments)
     if arguments.timeout is not None and arguments.timeout <= 0:
         raise InputError(f"--timeout {arguments.timeout:g}: more than 0 seconds.")
-    from nlp_finetune.repeat import fit
+    with stop_request(recipe) as stop:
+        from nlp_finetune.repeat import fit
 
-    result = fit(recipe, strict=arguments.strict, timeout_s=arguments.timeout)
+        result = fit(recipe, strict=arguments.strict, timeout_s=arguments.timeout, stop=stop)
     if _is_main_process():
         if arguments.json:
             print(json.dumps({"output_dir": result.output_dir, **result.metrics}, indent=2))
@@ -174,7 +176,7 @@ def _evaluation_rows(run: Run, model: Model, here: Runtime, arguments: argparse.
         data = _read(arguments.data, arguments, text_rows=model.task.text_rows, images=model.task.images)
         return model.task.inputs(data, labelled=True), str(arguments.data)
     from nlp_finetune.build import prepare
-    from nlp_finetune.train import saved_recipe
+    from nlp_finetune.resuming import saved_recipe
 
     prepared = prepare(saved_recipe(run.folder), here, tell=lambda _: None)
     split = arguments.split or ("test" if "test" in prepared.rows else "validation")

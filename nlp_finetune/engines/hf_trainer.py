@@ -98,6 +98,9 @@ class JobTrainer(Trainer):  # type: ignore[misc]
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         scores = self.job.score(self.model)
+        if scores is None:  # asked to stop meanwhile
+            self.control.should_evaluate, self.control.should_training_stop = False, True
+            return {}
         metrics = {f"eval_{name}": value for name, value in scores.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

@@ -42,6 +42,8 @@ class Loop:
         # Not prepared: accelerate's wrapper would step it `num_processes` times a step.
         self.scheduler = job.make_scheduler(self.optimizer, job.batches.steps)
         self.state = TrainerState(max_steps=job.batches.steps, num_train_epochs=1)
+        # The Trainer compares it with its own when it goes on from here.
+        self.state.train_batch_size = job.args.train_batch_size
         self.state.is_world_process_zero = self.accelerator.is_main_process
         self.state.is_local_process_zero = self.accelerator.is_local_main_process
         self.control = TrainerControl()
@@ -126,6 +128,9 @@ class Loop:
 
     def _evaluate(self) -> None:
         scores = self.job.score(self.job.model)
+        if scores is None:  # asked to stop meanwhile
+            self.control.should_evaluate, self.control.should_training_stop = False, True
+            return
         metrics = {f"eval_{name}": value for name, value in scores.items()}
         self._log(metrics)
         self._fire("on_evaluate", metrics=metrics)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -13,7 +15,7 @@ from nlp_finetune.data.batching import BatchPlan
 from nlp_finetune.errors import NlpFinetuneError
 
 Every = int | str
-"""A number of optimizer steps, or `epoch`."""
+"""A number of optimizer steps, `epoch`, or `end`: only after the last step."""
 
 
 class Flow(TrainerCallback):  # type: ignore[misc]
@@ -49,6 +51,8 @@ class Flow(TrainerCallback):  # type: ignore[misc]
         return control
 
     def _due(self, every: Every, step: int) -> bool:
+        if every == "end":
+            return False
         return self.plan.ends_epoch(step) if every == "epoch" else step % int(every) == 0
 
 
@@ -60,28 +64,46 @@ class RankSeed(TrainerCallback):  # type: ignore[misc]
         self.rank = rank
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        torch.manual_seed(self.seed + self.rank)
+        if state.global_step == 0:
+            torch.manual_seed(self.seed + self.rank)
+        else:
+            # The saved random state takes its place, unless other processes than these saved it.
+            draw = np.random.SeedSequence([self.seed, state.global_step, self.rank]).generate_state(1, np.uint64)
+            torch.manual_seed(int(draw[0]))
 
 
-class StopOnRequest(TrainerCallback):  # type: ignore[misc]
-    """Ends training, with a checkpoint, at the next step after any process was asked to stop.
+class Requests(TrainerCallback):  # type: ignore[misc]
+    """Acts on what no plan of steps knows: a request to stop, and a checkpoint that is due by the clock.
 
-    `requested` says whether this process was asked; `agree` shares that among the processes.
+    `agree(due)` tells, alike on every process, whether any was asked to stop and whether any finds a
+    checkpoint due. Training ends, with a checkpoint, at the next step after a request.
     """
 
-    def __init__(self, *, requested: Callable[[], bool], agree: Callable[[bool], bool], flow: Flow) -> None:
-        self.requested = requested
+    def __init__(
+        self, *, agree: Callable[[bool], tuple[bool, bool]], flow: Flow, save_every_s: float | None = None
+    ) -> None:
         self.agree = agree
         self.flow = flow
+        self.save_every_s = save_every_s
+        self._saved_at = time.monotonic()
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._saved_at = time.monotonic()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        if self.agree(self.requested()) and not control.should_training_stop:
+        waited = time.monotonic() - self._saved_at
+        stop, save = self.agree(self.save_every_s is not None and waited >= self.save_every_s)
+        if save:
+            self.flow.save_due = control.should_log = True
+        if stop and not control.should_training_stop:
             self.flow.interrupted = self.flow.save_due = True
             control.should_log = True
             control.should_evaluate = False
             control.should_training_stop = True
+        if self.flow.save_due:
+            self._saved_at = time.monotonic()
         return control
 
 

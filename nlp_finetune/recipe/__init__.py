@@ -8,7 +8,7 @@ from nlp_finetune.recipe.finding import FILE_ENDINGS, find, names_a_file, shippe
 from nlp_finetune.recipe.learning import Loss, Optim
 from nlp_finetune.recipe.loading import Loaded, load
 from nlp_finetune.recipe.reference import json_schema, reference_markdown
-from nlp_finetune.recipe.resolved import differences, headline, to_yaml
+from nlp_finetune.recipe.resolved import differences, fingerprint, headline, is_free, to_yaml
 from nlp_finetune.recipe.schema import Data, Hub, Model, Recipe, TaskOptions, Train
 
 __all__ = [
@@ -25,7 +25,9 @@ __all__ = [
     "Train",
     "differences",
     "find",
+    "fingerprint",
     "headline",
+    "is_free",
     "json_schema",
     "load",
     "names_a_file",

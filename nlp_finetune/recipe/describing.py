@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import annotated_types
 from pydantic.fields import FieldInfo
 
+from nlp_finetune.recipe.section import Words
+
 _WORDS = {str: "text", bool: "true or false", dict: "a mapping", type(None): "null", Any: "anything"}
 
 
@@ -59,6 +61,9 @@ def _words(kind: Any, rules: list[Any]) -> str:
         return "a mapping to " + " or ".join(_words(k, rules) for k, rules in _alternatives(get_args(kind)[1], []))
     if isinstance(kind, str):
         return f"'{kind}'"
+    said = next((rule.words for rule in rules if isinstance(rule, Words)), None)
+    if said is not None:
+        return said
     pattern = next((rule.pattern for rule in rules if getattr(rule, "pattern", None)), None)
     if kind is str and pattern:
         return f"text matching {pattern}"

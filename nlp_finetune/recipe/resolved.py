@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,11 @@ from nlp_finetune.recipe import nodes
 from nlp_finetune.recipe.schema import Recipe
 
 _NOT_COMPARED = {"output_dir", "demo", "description"}
+_FREE = (
+    "train.engine", "train.resume", "train.max_time", "train.save_every", "train.save_total", "hub.repo_id",
+    "hub.private",
+)  # fmt: skip
+"""Keys that a run may go on with changed: the weights come out the same."""
 _ABSENT = object()
 
 
@@ -22,12 +29,27 @@ def differences(a: Recipe, b: Recipe) -> list[str]:
 
     Where a run is written, its description and its demo make no difference.
     """
-    old, new = (_flat(recipe.model_dump(mode="json", exclude=_NOT_COMPARED)) for recipe in (a, b))
+    old, new = _compared(a), _compared(b)
     return [
         f"{path}: {_shown(old.get(path, _ABSENT))} -> {_shown(new.get(path, _ABSENT))}"
         for path in [*old, *(path for path in new if path not in old)]
         if old.get(path, _ABSENT) != new.get(path, _ABSENT)
     ]
+
+
+def is_free(difference: str) -> bool:
+    """Whether a run may go on though its recipe differs in this line of `differences`."""
+    return difference.partition(":")[0] in _FREE
+
+
+def fingerprint(recipe: Recipe) -> str:
+    """Equal for recipes that train to the same weights from the same data."""
+    kept = {path: value for path, value in _compared(recipe).items() if path not in _FREE}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _compared(recipe: Recipe) -> dict[str, Any]:
+    return _flat(recipe.model_dump(mode="json", exclude=_NOT_COMPARED))
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

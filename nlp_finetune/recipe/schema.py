@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, SerializeAsAny, SkipValidation
 
 from nlp_finetune.recipe.adapters import Lora
+from nlp_finetune.recipe.durations import Duration
 from nlp_finetune.recipe.finding import names_a_file
 from nlp_finetune.recipe.learning import Loss, Optim
 from nlp_finetune.recipe.section import (
@@ -160,9 +161,14 @@ class Train(Section):
         default="epoch",
         description="When to evaluate on the validation rows: at each epoch's end, or every so many steps.",
     )
-    save_every: Count | Literal["eval", "epoch"] = Field(
+    save_every: Count | Literal["eval", "epoch"] | Duration = Field(
         default="eval",
-        description="When to save a checkpoint: after each evaluation, each epoch, or every so many steps.",
+        description="When to save a checkpoint: after each evaluation, each epoch, every so many steps, or every "
+        "so much time, like `30m`.",
+    )
+    max_time: Duration | None = Field(
+        default=None,
+        description="Time, like `2h` or `1h30m`, after which one start saves a checkpoint and ends with exit code 75.",
     )
     save_total: Count = Field(default=2, description="Number of newest checkpoints kept; the best one is kept besides.")
     log_every: Count = Field(default=10, description="Optimizer steps between two lines in the history.")

@@ -7,6 +7,7 @@ keys that another choice would silently ignore: no key is accepted and ignored.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -21,6 +22,13 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Text = Annotated[str, Field(min_length=1)]
 Conflict = tuple[str, str]
 """A key of the section and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """Words for what a type takes, in messages and in the reference."""
+
+    words: str
 
 
 class Section(BaseModel):

@@ -1,19 +1,20 @@
 """Checkpoints: written whole or not at all, verified before they are trusted, read by both engines.
 
 `checkpoints/step-N/` is a superset of a transformers Trainer checkpoint (weights, trainer_state.json,
-optimizer.pt, scheduler.pt, rng_state*.pth), with the state of our callbacks and a manifest of sizes
-and hashes. It is filled under another name and renamed. `checkpoints/best-N/` holds weights alone.
+optimizer.pt, scheduler.pt, rng_state*.pth), with the state of our callbacks and a manifest of sizes,
+hashes and what it belongs to. It is filled under another name, put on the disk, and renamed.
+`checkpoints/best-N/` holds weights alone, under a manifest too.
 """
 
 from __future__ import annotations
 
-import hashlib
+import io
 import json
 import os
 import random
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,12 @@ from transformers.trainer_pt_utils import safe_globals
 
 from nlp_finetune.errors import NlpFinetuneError
 from nlp_finetune.models import adapters, sharding
-from nlp_finetune.runs.folder import read_json, sync_folder, write_json
+from nlp_finetune.runs import sealing
+from nlp_finetune.runs.folder import discard, read_json, swap_in, write_json
 
-MANIFEST = "manifest.json"
 CALLBACKS = "callbacks.json"
 _STEP = re.compile(r"step-(\d+)")
+_PARTIAL = re.compile(r"\.step-(\d+)\.partial")
 
 
 def step_folder(root: Path, step: int) -> Path:
@@ -47,8 +49,8 @@ def partial_folder(root: Path, step: int) -> Path:
     return root / f".step-{step}.partial"
 
 
-def save_random_state(folder: Path, rank: int, processes: int) -> None:
-    """Write this rank's random states under the name that the Trainer reads."""
+def random_state(processes: int) -> bytes:
+    """This process's random states, in the form that the Trainer reads."""
     states: dict[str, Any] = {
         "python": random.getstate(),
         "numpy": np.random.get_state(),
@@ -57,7 +59,20 @@ def save_random_state(folder: Path, rank: int, processes: int) -> None:
     if torch.cuda.is_available():
         cuda = torch.cuda.random
         states["cuda"] = cuda.get_rng_state_all() if processes > 1 else cuda.get_rng_state()
-    torch.save(states, folder / _random_state_name(rank, processes))
+    buffer = io.BytesIO()
+    torch.save(states, buffer)
+    return buffer.getvalue()
+
+
+def save_random_states(folder: Path, states: Sequence[bytes]) -> None:
+    """Write the random states of all processes, in the order of their ranks."""
+    for rank, content in enumerate(states):
+        (folder / _random_state_name(rank, len(states))).write_bytes(content)
+
+
+def processes_of(folder: Path | str) -> int:
+    """How many processes wrote a checkpoint."""
+    return len(list(Path(folder).glob("rng_state*.pth")))
 
 
 def _random_state_name(rank: int, processes: int) -> str:
@@ -68,37 +83,65 @@ def save_state(
     folder: Path,
     *,
     state: TrainerState,
-    optimizer: Mapping[str, Any],
+    optimizer: Mapping[str, Any] | None,
     scheduler: Any,
     scaler: Any,
     callbacks: Mapping[str, Any],
 ) -> None:
-    """Write everything but weights and random states (main process only); `optimizer` is its whole state."""
-    torch.save(optimizer, folder / "optimizer.pt")
-    torch.save(scheduler.state_dict(), folder / "scheduler.pt")
-    if scaler is not None:
-        torch.save(scaler.state_dict(), folder / "scaler.pt")
+    """Write everything but weights and random states (main process only); `optimizer` is its whole state.
+
+    None for a part leaves it out.
+    """
+    parts = {
+        "optimizer.pt": optimizer,
+        "scheduler.pt": scheduler.state_dict() if scheduler is not None else None,
+        "scaler.pt": scaler.state_dict() if scaler is not None else None,
+    }
+    for name, content in parts.items():
+        if content is not None:
+            with open(folder / name, "wb") as stream:  # a stream of ours raises the system's own errors
+                torch.save(content, stream)
     state.save_to_json(str(folder / "trainer_state.json"))
     write_json(folder / CALLBACKS, dict(callbacks))
 
 
-def publish(root: Path, step: int, *, keep: int) -> Path:
-    """Write the manifest, put the files on the disk, rename, and delete all but `keep` checkpoints."""
+def publish(root: Path, step: int, *, keep: int, about: Mapping[str, Any] | None = None) -> Path:
+    """Seal a filled checkpoint, put it on the disk under its name, and delete all but `keep` of them.
+
+    Of the weights that were the best so far, those stay that a checkpoint that is kept refers to. Later
+    checkpoints could not be gone on from, or training would not be here: they are deleted.
+    """
     partial, final = partial_folder(root, step), step_folder(root, step)
-    files = sorted(f for f in partial.rglob("*") if f.is_file())
-    manifest = {str(f.relative_to(partial)): {"size": f.stat().st_size, "sha256": _sha256(f)} for f in files}
-    write_json(partial / MANIFEST, manifest)
-    sync_folder(partial)
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(partial, final)
-    for old in _steps(root)[:-keep] if keep else []:
-        shutil.rmtree(step_folder(root, old), ignore_errors=True)
+    sealing.seal(partial, about=about)
+    swap_in(partial, final)
+    steps = _steps(root)
+    kept = [number for number in steps if number <= step][-keep:]
+    for number in steps:
+        if number not in kept:
+            discard(step_folder(root, number))
+    _delete_bests(root)
     return final
 
 
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def amend(folder: Path, *, state: TrainerState, scheduler: Any, callbacks: Mapping[str, Any]) -> None:
+    """Replace the small files of a checkpoint, as a whole or not at all; the large ones are not copied."""
+    manifest = sealing.contents(folder)
+    changed = {"trainer_state.json", "scheduler.pt", CALLBACKS}
+    step = state.global_step
+    partial = partial_folder(folder.parent, step)
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(folder, partial, copy_function=_link, ignore=shutil.ignore_patterns(sealing.MANIFEST, *changed))
+    save_state(partial, state=state, optimizer=None, scheduler=scheduler, scaler=None, callbacks=callbacks)
+    known = {name: entry for name, entry in manifest["files"].items() if name not in changed}
+    sealing.seal(partial, about=manifest["about"], known=known)
+    swap_in(partial, folder)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)
 
 
 def _steps(root: Path) -> list[int]:
@@ -106,41 +149,60 @@ def _steps(root: Path) -> list[int]:
     return sorted(int(match.group(1)) for match in found if match)
 
 
-def fault(folder: Path) -> str | None:
-    """Why a checkpoint cannot be trusted, or None: every file has its size and hash."""
-    try:
-        manifest = read_json(folder / MANIFEST)
-    except (ValueError, OSError):
-        return "its manifest cannot be read"
-    if not manifest:
-        return "it has no manifest"
-    for name, expected in manifest.items():
-        file = folder / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if file.stat().st_size != expected["size"]:
-            return f"{name} has {file.stat().st_size} bytes, not {expected['size']}"
-        if _sha256(file) != expected["sha256"]:
-            return f"{name} is damaged (wrong sha256)"
-    return None
+def last_step(root: Path) -> int | None:
+    """Step of the newest checkpoint, whether it verifies or not."""
+    return max(_steps(root), default=None)
 
 
-def newest(root: Path, say: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint that verifies; says which were skipped and why."""
+def tidy(root: Path) -> None:
+    """Delete what killed processes left; a checkpoint that lacked nothing but its name gets it."""
+    for step in [int(match.group(1)) for f in root.glob(".step-*") if (match := _PARTIAL.fullmatch(f.name))]:
+        if sealing.fault(partial_folder(root, step)) is None:
+            swap_in(partial_folder(root, step), step_folder(root, step))
+    for left in [*root.glob(".*.partial"), *root.glob(".*.old")]:
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def newest(root: Path, say: Callable[[str], None], *, about: Mapping[str, Any] | None = None) -> Path | None:
+    """The newest checkpoint that verifies, best weights included; says which were skipped and why.
+
+    `about` is what it must belong to.
+    """
     for step in reversed(_steps(root)):
         folder = step_folder(root, step)
-        problem = fault(folder)
+        problem = sealing.fault(folder, about=about) or _fault_of_best(folder)
         if problem is None:
             return folder
         say(f"checkpoint {folder} skipped: {problem}")
     return None
 
 
-def delete_bests(root: Path, *, but: int | None) -> None:
-    """Delete the weights of former bests."""
+def _fault_of_best(folder: Path) -> str | None:
+    step = load_trainer_state(folder).best_global_step
+    if not step:
+        return None
+    best = best_folder(folder.parent, step)
+    problem = sealing.fault(best)
+    return f"the best weights, {best.name}: {problem}" if problem else None
+
+
+def _delete_bests(root: Path) -> None:
+    """Delete the weights of former bests that no checkpoint refers to."""
+    wanted = set()
+    for step in _steps(root):
+        try:
+            wanted.add(load_trainer_state(step_folder(root, step)).best_global_step)
+        except (OSError, ValueError, TypeError):  # damaged: nothing can go on from it
+            continue
     for folder in root.glob("best-*"):
-        if but is None or folder != best_folder(root, but):
-            shutil.rmtree(folder, ignore_errors=True)
+        if folder not in {best_folder(root, step) for step in wanted if step}:
+            discard(folder)
+
+
+def delete_all(root: Path) -> None:
+    """Delete every checkpoint: the run starts afresh."""
+    if root.is_dir():
+        discard(root)
 
 
 def load_callbacks(folder: Path | str) -> dict[str, Any]:
@@ -191,10 +253,11 @@ def load_weights(model: torch.nn.Module, folder: Path | str) -> None:
 
 
 def load_optimizer(folder: Path | str, optimizer: Any, scheduler: Any, scaler: Any) -> None:
-    """Put optimizer, schedule and gradient scaler back where they were."""
+    """Put optimizer, schedule and gradient scaler back where they were; None leaves one out."""
     folder = Path(folder)
-    saved = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
-    optimizer.load_state_dict(sharding.shard_optimizer(optimizer, saved))
+    if optimizer is not None:
+        saved = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
+        optimizer.load_state_dict(sharding.shard_optimizer(optimizer, saved))
     for name, part in (("scheduler.pt", scheduler), ("scaler.pt", scaler)):
         if part is not None and (folder / name).is_file():
             part.load_state_dict(torch.load(folder / name, map_location="cpu", weights_only=True))

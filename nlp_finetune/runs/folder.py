@@ -3,6 +3,7 @@
 model/            save_pretrained, plus `task.json`: what the task learned from the data
 recipe.yaml       the resolved recipe              decisions.json    what `auto` decided
 environment.json  versions, hardware, command      check.json        the data report
+data.json         rows that the run began with
 metrics.json      scores of the weights in model/  history.jsonl     what happened at which step
 details.json      what stands behind the scores    predictions/      a file a split, a line a row
 sources.json      base and data: commits, hashes, licences, as far as they are known
@@ -13,6 +14,7 @@ adapter/          with adapters: what was trained  base/             what they c
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -21,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nlp_finetune.errors import InputError
+from nlp_finetune.errors import InputError, NlpFinetuneError
 
 TASK_FILE = "task.json"
 
@@ -41,6 +43,7 @@ class RunFolder:
         self.sources = self.path / "sources.json"
         self.card = self.path / "README.md"
         self.own_card = self.path / "card.md"
+        self.data = self.path / "data.json"
         self.metrics = self.path / "metrics.json"
         self.details = self.path / "details.json"
         self.predictions = self.path / "predictions"
@@ -59,13 +62,30 @@ class RunFolder:
         """Whether the run ended as planned: its model is whole and its metrics are written."""
         return bool(read_json(self.status).get("state") == "finished" and self.metrics.is_file())
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether a run was started here: its recipe is written before its first step."""
+        return self.recipe.is_file()
+
     def refuse_unwritable(self) -> None:
         """Raise `InputError` where the folder could not be made or written; nothing is made yet."""
         nearest = next(parent for parent in (self.path.absolute(), *self.path.absolute().parents) if parent.exists())
         if not nearest.is_dir():
             raise InputError(f"output_dir {self.path}: cannot be written, because {nearest} is a file.")
+        if os.statvfs(nearest).f_flag & os.ST_RDONLY:
+            raise InputError(f"output_dir {self.path}: cannot be written ({nearest} is on a read-only file system).")
         if not os.access(nearest, os.W_OK | os.X_OK):
             raise InputError(f"output_dir {self.path}: cannot be written (no permission for {nearest}).")
+
+    def refuse_full(self, *, least_bytes: int) -> None:
+        """Raise `InputError` where less space is free than what will be written for certain."""
+        nearest = next(parent for parent in (self.path.absolute(), *self.path.absolute().parents) if parent.exists())
+        free = shutil.disk_usage(nearest).free
+        if free < least_bytes:
+            raise InputError(
+                f"output_dir {self.path}: a checkpoint, the best weights and the finished model take at least "
+                f"{least_bytes / 2**20:,.1f} MB, but {free / 2**20:,.1f} MB are free there."
+            )
 
     def create(self) -> None:
         """Make the folder, or raise `InputError` where that cannot be."""
@@ -81,6 +101,36 @@ class RunFolder:
         write_json(self.status, {"state": state, "exit_code": exit_code, "reason": reason, "step": step})
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NOTHING_LEFT = 2**16
+
+
+@contextmanager
+def disk_faults(what: str, where: Path) -> Iterator[None]:
+    """Turn what the system and the libraries raise about a full or failing disk into one clear message."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        nearest = next((p for p in (where, *where.absolute().parents) if p.exists()), Path("/"))
+        free = shutil.disk_usage(nearest).free
+        if is_full(error) or free < _NOTHING_LEFT:
+            reason = f"the disk is full or a quota is used up ({free / 2**20:.0f} MB free). Free some space"
+        elif isinstance(error, RuntimeError):
+            raise  # torch puts the system's errors into words of its own, but has others too
+        else:
+            reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
+        raise NlpFinetuneError(f"{what} could not be written to {where}: {reason}.") from error
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error, or what caused it, says that a disk, a quota or the allowed size of a file is used up."""
+    causes = (error, error.__cause__, error.__context__)
+    numbers = {getattr(cause, "errno", None) for cause in causes}
+    return bool(numbers & set(_FULL)) or any(os.strerror(n) in str(cause) for n in _FULL for cause in causes)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
@@ -89,6 +139,7 @@ def write_text(path: Path, text: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(partial, path)
+    _sync(path.parent)
 
 
 def write_json(path: Path, content: Mapping[str, Any] | list[Any]) -> None:
@@ -114,21 +165,48 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     yield partial
+    swap_in(partial, path)
+
+
+def swap_in(partial: Path, path: Path) -> None:
+    """Put a whole folder in the place of another, or of none, and make sure that both are on the disk."""
     sync_folder(partial)
     old = path.with_name(f".{path.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if path.exists():
         os.replace(path, old)
-    os.replace(partial, path)
+    try:
+        os.replace(partial, path)
+    except FileNotFoundError:
+        # A network file system may repeat a rename whose answer was lost: it has happened already.
+        if partial.exists() or not path.exists():
+            raise
+    _sync(path.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
+def discard(folder: Path) -> None:
+    """Delete a folder; if that is cut short, no half of it is left under its name."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+        shutil.rmtree(old, ignore_errors=True)
+
+
 def sync_folder(folder: Path) -> None:
-    """Ask the system to put every file of a folder on the disk."""
-    for file in sorted(folder.rglob("*")):
-        if file.is_file():
-            descriptor = os.open(file, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+    """Ask the system to put every file of a folder, and the folder itself, on the disk."""
+    for path in sorted(folder.rglob("*")):
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot sync folders
+            raise
+    finally:
+        os.close(descriptor)

@@ -10,6 +10,8 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from nlp_finetune.runs.folder import disk_faults, write_text
+
 
 class History(TrainerCallback):  # type: ignore[misc]
     """Appends one JSON object a line to `history.jsonl` (main process only)."""
@@ -18,10 +20,13 @@ class History(TrainerCallback):  # type: ignore[misc]
         self.file = file
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        # Lines after the checkpoint that training resumes from will be written again.
+        self.rewind(state.global_step)
+
+    def rewind(self, step: int, *, before_evaluation: bool = False) -> None:
+        """Drop the lines after the checkpoint that training goes on from: they will be written again."""
         lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.is_file() else []
-        kept = [line for line in lines if _step_of(line) <= state.global_step]
-        self.file.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        kept = [line for line in lines if _place_of(line) <= (step, not before_evaluation)]
+        write_text(self.file, "".join(f"{line}\n" for line in kept))
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: Any
@@ -42,15 +47,17 @@ class History(TrainerCallback):  # type: ignore[misc]
 
     def _append(self, state: TrainerState, content: dict[str, Any]) -> None:
         line = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 6), **content}
-        with open(self.file, "a", encoding="utf-8") as stream:
+        with disk_faults("the history", self.file), open(self.file, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
 
 
-def _step_of(line: str) -> int:
+def _place_of(line: str) -> tuple[int, bool]:
+    """Step of a line of the history, and whether it tells of an evaluation."""
     try:
-        return int(json.loads(line)["step"])
+        content = json.loads(line)
+        return int(content["step"]), "validation" in content
     except (ValueError, KeyError, TypeError):  # a line cut by a kill
-        return 2**63
+        return 2**63, True
 
 
 class Progress(TrainerCallback):  # type: ignore[misc]
@@ -92,4 +99,9 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self.say(f"epoch {state.epoch:.2f}, step {state.global_step}/{state.max_steps}: validation {shown}{best}")
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.bar.close()
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar away, also where training failed."""
+        if self.bar is not None:
+            self.bar.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,8 +11,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from nlp_finetune.errors import NlpFinetuneError
 from nlp_finetune.models import sharding
-from nlp_finetune.runs import checkpoints
-from nlp_finetune.runs.folder import replaced_folder
+from nlp_finetune.runs import checkpoints, sealing
+from nlp_finetune.runs.folder import disk_faults, replaced_folder
 from nlp_finetune.runs.timing import Stopwatch
 from nlp_finetune.runtime import Runtime
 
@@ -41,13 +42,11 @@ class BestWeights(TrainerCallback):  # type: ignore[misc]
         metric: str,
         greater_is_better: bool,
         runtime: Runtime,
-        delete_former: bool,
     ) -> None:
         self.root = root
         self.metric = metric
         self.greater_is_better = greater_is_better
         self.runtime = runtime
-        self.delete_former = delete_former
 
     def on_evaluate(
         self,
@@ -68,22 +67,32 @@ class BestWeights(TrainerCallback):  # type: ignore[misc]
             return
         state.best_metric, state.best_global_step = value, state.global_step
         weights = sharding.whole_weights(model, keep=self.runtime.is_main)
-        if self.runtime.is_main:
-            with replaced_folder(checkpoints.best_folder(self.root, state.global_step)) as folder:
-                checkpoints.save_weights(model, folder, weights)
-            if self.delete_former:
-                checkpoints.delete_bests(self.root, but=state.global_step)
-        self.runtime.barrier()
+        self.runtime.on_main(lambda: self._save(state.global_step, model, weights))
+
+    def _save(self, step: int, model: Any, weights: Mapping[str, Any] | None) -> None:
+        folder = checkpoints.best_folder(self.root, step)
+        with disk_faults(f"the best weights of step {step}", folder), replaced_folder(folder) as partial:
+            checkpoints.save_weights(model, partial, weights)
+            sealing.seal(partial)
 
 
 class Checkpoints(TrainerCallback):  # type: ignore[misc]
     """Writes a checkpoint when one is due: after the evaluation of the same step, if there is one.
 
-    Comes last among the callbacks, so that what it saves is their state after this step.
+    Comes last among the callbacks, so that what it saves is their state after this step. An evaluation that
+    was left because the run is to stop is marked as still to be done.
     """
 
     def __init__(
-        self, root: Path, *, clock: SaveClock, stateful: list[Stateful], keep: int, runtime: Runtime, watch: Stopwatch
+        self,
+        root: Path,
+        *,
+        clock: SaveClock,
+        stateful: list[Stateful],
+        keep: int,
+        runtime: Runtime,
+        watch: Stopwatch,
+        about: Mapping[str, Any],
     ) -> None:
         self.root = root
         self.clock = clock
@@ -91,6 +100,8 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         self.keep = keep
         self.runtime = runtime
         self.watch = watch
+        self.about = about
+        self._saved_step: int | None = None
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
         if self.clock.save_due and not control.should_evaluate:
@@ -101,30 +112,63 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
             self._save(state, control, parts)
         self.watch.restart()
 
-    def _save(self, state: TrainerState, control: TrainerControl, parts: dict[str, Any]) -> None:
-        step, runtime = state.global_step, self.runtime
-        folder = checkpoints.partial_folder(self.root, step)
-        if runtime.is_main:
-            shutil.rmtree(folder, ignore_errors=True)  # left by a process that was killed
-            folder.mkdir(parents=True)
-        runtime.barrier()
-        checkpoints.save_random_state(folder, runtime.rank, runtime.processes)
-        weights = sharding.whole_weights(parts["model"], keep=runtime.is_main)
-        optimizer = sharding.whole_optimizer(parts["optimizer"], keep=runtime.is_main)
-        runtime.barrier()
-        if runtime.is_main:
-            checkpoints.save_weights(parts["model"], folder, weights)
-            states: dict[str, Any] = {type(callback).__name__: callback.state_dict() for callback in self.stateful}
-            states["training_ended"] = control.should_training_stop and not self.clock.interrupted
-            checkpoints.save_state(
-                folder,
-                state=state,
-                optimizer=optimizer,
-                scheduler=parts["lr_scheduler"],
-                scaler=getattr(parts["optimizer"], "scaler", None),
-                callbacks=states,
-            )
-            checkpoints.publish(self.root, step, keep=self.keep)
-            checkpoints.delete_bests(self.root, but=state.best_global_step)
-        runtime.barrier()
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
+        if self.clock.interrupted and self._saved_step != state.global_step:
+            self._save(state, control, parts, evaluation_pending=True)
+
+    def _save(
+        self, state: TrainerState, control: TrainerControl, parts: dict[str, Any], *, evaluation_pending: bool = False
+    ) -> None:
+        random_states = self.runtime.gather(checkpoints.random_state(self.runtime.processes))
+        saved = callback_states(
+            self.stateful,
+            training_ended=control.should_training_stop and not self.clock.interrupted,
+            evaluation_pending=evaluation_pending,
+        )
+        keep = self.runtime.is_main
+        weights = sharding.whole_weights(parts["model"], keep=keep)
+        optimizer = sharding.whole_optimizer(parts["optimizer"], keep=keep)
+        self.runtime.on_main(lambda: self._write(state, parts, weights, optimizer, saved, random_states))
+        self._saved_step = state.global_step
         self.watch.restart()
+
+    def _write(
+        self,
+        state: TrainerState,
+        parts: dict[str, Any],
+        weights: Mapping[str, Any] | None,
+        optimizer: Mapping[str, Any],
+        saved: dict[str, Any],
+        random_states: list[bytes],
+    ) -> None:
+        step = state.global_step
+        partial = checkpoints.partial_folder(self.root, step)
+        last = checkpoints.last_step(self.root)
+        goes_on = f"from the untouched checkpoint of step {last}" if last is not None else "from the beginning"
+        try:
+            with disk_faults(f"the checkpoint of step {step}", self.root):
+                shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
+                partial.mkdir(parents=True)
+                checkpoints.save_random_states(partial, random_states)
+                checkpoints.save_weights(parts["model"], partial, weights)
+                checkpoints.save_state(
+                    partial,
+                    state=state,
+                    optimizer=optimizer,
+                    scheduler=parts["lr_scheduler"],
+                    scaler=getattr(parts["optimizer"], "scaler", None),
+                    callbacks=saved,
+                )
+                checkpoints.publish(self.root, step, keep=self.keep, about=self.about)
+        except NlpFinetuneError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise NlpFinetuneError(f"{error} The same command goes on {goes_on}.") from error
+
+
+def callback_states(stateful: list[Stateful], *, training_ended: bool, evaluation_pending: bool) -> dict[str, Any]:
+    """What a checkpoint keeps of the callbacks, and where in a step the run was."""
+    return {
+        **{type(callback).__name__: callback.state_dict() for callback in stateful},
+        "training_ended": training_ended,
+        "evaluation_pending": evaluation_pending,
+    }

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from nlp_finetune.recipe import Loaded, differences, to_yaml
+from nlp_finetune.recipe import Loaded, differences, fingerprint, is_free, to_yaml
 
 Read = Callable[..., Loaded]
 
@@ -49,3 +49,16 @@ def test_a_recipe_cannot_be_changed(read: Read, minimal: str) -> None:
     recipe = read(minimal).recipe
     with pytest.raises(ValidationError):
         recipe.train.seed = 1
+
+
+def test_a_run_may_go_on_with_another_engine_time_limit_or_rhythm_of_saving(read: Read, minimal: str) -> None:
+    one = read(minimal).recipe
+    other = read(minimal, "train.engine=accelerate", "train.max_time=2h", "train.save_every=30m").recipe
+    assert all(is_free(line) for line in differences(one, other))
+    assert fingerprint(one) == fingerprint(other)
+
+
+def test_a_run_may_not_go_on_with_another_learning_rate(read: Read, minimal: str) -> None:
+    one, other = read(minimal).recipe, read(minimal, "optim.learning_rate=5e-5").recipe
+    assert not any(is_free(line) for line in differences(one, other))
+    assert fingerprint(one) != fingerprint(other)

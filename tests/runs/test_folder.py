@@ -1,12 +1,14 @@
 """Files and folders of a run are written whole or not at all."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from nlp_finetune.errors import InputError
-from nlp_finetune.runs.folder import RunFolder, replaced_folder, write_json
+from nlp_finetune.errors import InputError, NlpFinetuneError
+from nlp_finetune.runs.folder import RunFolder, disk_faults, replaced_folder, swap_in, write_json
 
 
 def fill_half(target: Path) -> None:
@@ -59,3 +61,32 @@ def test_a_run_is_finished_only_with_its_metrics(tmp_path: Path) -> None:
     assert not folder.is_finished
     write_json(folder.metrics, {})
     assert folder.is_finished
+
+
+def test_a_rename_that_a_network_file_system_has_done_already_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = os.replace
+
+    def repeated(source: Path, target: Path) -> None:
+        rename(source, target)
+        raise FileNotFoundError(source)
+
+    (tmp_path / "partial").mkdir()
+    monkeypatch.setattr(os, "replace", repeated)
+    swap_in(tmp_path / "partial", tmp_path / "model")
+    assert (tmp_path / "model").is_dir()
+
+
+def test_an_error_of_the_disk_says_what_where_and_why(tmp_path: Path) -> None:
+    with pytest.raises(NlpFinetuneError, match=r"the model could not be written to .*: the disk is full or a quota"):
+        fail_with(OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), tmp_path)
+    with pytest.raises(NlpFinetuneError, match=r"could not be written to .*: Input/output error"):
+        fail_with(OSError(errno.EIO, os.strerror(errno.EIO)), tmp_path)
+    with pytest.raises(RuntimeError, match="no matter of disks"):
+        fail_with(RuntimeError("no matter of disks"), tmp_path)
+
+
+def fail_with(error: Exception, where: Path) -> None:
+    with disk_faults("the model", where):
+        raise error

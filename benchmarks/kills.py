@@ -1,0 +1,122 @@
+"""Kill runs with SIGKILL at random moments; are the finished weights those of the run that never was?
+
+python benchmarks/kills.py [--kills 50] [--seed 1] [--minutes 30]
+
+Every run trains a small BERT from nothing with dropout, accumulation over micro batches and buckets by
+length; with LoRA and its dropout; or on words that are masked anew in each epoch. Each is killed again
+and again, at moments drawn over its whole length, evaluations, saving and final scores included, until
+it has had its share of kills; then it is let through, and its weights are compared bit for bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from common import ROOT, save
+
+sys.path.insert(0, str(ROOT))
+WORKLOADS = ("sentences", "lora", "masked_lm")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=30, help="no new run is begun after so long")
+    options = parser.parse_args()
+    chance, end = random.Random(options.seed), time.monotonic() + 60 * options.minutes
+    cells = list(itertools.product(WORKLOADS, ("trainer", "accelerate"), (1, 2)))
+    rows: list[list[str | int]] = []
+    moments: Counter[str] = Counter()
+    tried = survived = 0
+    for number, (workload, engine, processes) in enumerate(cells):
+        share = (options.kills - tried) // (len(cells) - number)
+        if time.monotonic() > end:
+            print(f"out of time before {workload}, {engine}, {processes}")
+            break
+        with tempfile.TemporaryDirectory() as scratch:
+            found, equal = kill_and_finish(Path(scratch), workload, engine, processes, share, chance)
+        tried += sum(found.values())
+        survived += sum(found.values()) if equal else 0
+        moments += found
+        rows.append([workload, engine, processes, sum(found.values()), "yes" if equal else "NO"])
+        print(rows[-1], dict(found), flush=True)
+    rows.append(["all", "", "", tried, f"{survived} of {tried} kills survived"])
+    header = ["run", "engine", "processes", "kills", "weights bit-identical"]
+    title = f"Random kills: {survived} of {tried} survived"
+    save("kills", title, header, rows, killed_during=dict(moments), seed=options.seed)
+    if survived != tried:
+        raise SystemExit(1)
+
+
+def kill_and_finish(
+    scratch: Path, workload: str, engine: str, processes: int, kills: int, chance: random.Random
+) -> tuple[Counter[str], bool]:
+    """Kill a run so often; gives how often it was killed during what, and whether it ended as it should."""
+    from tests import tiny_runs as runs
+
+    arguments = (
+        *{"sentences": runs.SENTENCES, "lora": runs.LORA, "masked_lm": runs.MASKED}[workload],
+        f"train.engine={engine}",
+    )
+    whole, killed = scratch / "whole", scratch / "killed"
+    whole.mkdir()
+    killed.mkdir()
+    started = runs.start(whole, *arguments, processes=processes)
+    started[0].until(lambda: begins_to_train(whole / "run", 0))
+    begun = time.monotonic()
+    assert all(done.code == 0 for done in runs.wait(started))
+    length_s = time.monotonic() - begun
+    found: Counter[str] = Counter()
+    while sum(found.values()) < kills:
+        before, last = runs.history(killed / "run"), beginning(killed / "run")
+        started = runs.start(killed, *arguments, processes=processes)
+        started[0].until(lambda: begins_to_train(killed / "run", last))  # noqa: B023  called in this round only
+        left_s = length_s * (1 - len(before) / (len(runs.history(whole / "run")) + 4))
+        time.sleep(chance.uniform(0, left_s))
+        moment = what_is_done(killed / "run")
+        for one in started:
+            one.process.kill()
+        ended = runs.wait(started)
+        if ended[0].code == 0:  # it was quicker than the kill
+            break
+        found[moment] += 1
+    runs.finish(killed, *arguments, processes=processes)
+    return found, runs.same(runs.weights(killed / "run"), runs.weights(whole / "run"))
+
+
+def begins_to_train(run: Path, last: int) -> bool:
+    """Whether preparation is over in a later start than the `last`, which was killed in the state `running`."""
+    from tests import tiny_runs as runs
+
+    return beginning(run) > last and runs.is_training(run) and (run / "history.jsonl").is_file()
+
+
+def beginning(run: Path) -> int:
+    """When a run last said that it trains, in nanoseconds."""
+    return (run / "status.json").stat().st_mtime_ns if (run / "status.json").is_file() else 0
+
+
+def what_is_done(run: Path) -> str:
+    """What a run is doing, as far as its folder tells."""
+    from tests.tiny_runs import history
+
+    if (run / "model").exists() or (run / ".model.partial").exists():
+        return "final save and scores"
+    if list((run / "checkpoints").glob(".*.partial")):
+        return "writing a checkpoint or best weights"
+    lines = history(run)
+    if lines and lines[-1]["step"] % 10 == 0 and "loss" in lines[-1]:
+        return "evaluation"
+    return "training steps"
+
+
+if __name__ == "__main__":
+    main()
