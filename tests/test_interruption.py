@@ -163,18 +163,23 @@ def test_processes_may_be_more_or_fewer_on_resume(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_in_a_terminal_reaches_workers_twice_and_counts_once(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    command += ["--master_port", str(29500 + os.getpid() % 2000)]
     command += [str(ROOT / "run.py"), *SENTENCES, "train.max_steps=2000", f"output_dir={tmp_path / 'run'}"]
     launcher = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, start_new_session=True
     )
-    end = time.monotonic() + 120
-    while len(history(tmp_path / "run")) < 5:
-        assert time.monotonic() < end
-        assert launcher.poll() is None
-        time.sleep(0.05)
-    os.killpg(launcher.pid, signal.SIGINT)  # what a terminal does; torchrun sends it to its workers once more
-    launcher.wait(60)
+    try:
+        end = time.monotonic() + 120
+        while len(history(tmp_path / "run")) < 5:
+            assert time.monotonic() < end
+            assert launcher.poll() is None
+            time.sleep(0.05)
+        os.killpg(launcher.pid, signal.SIGINT)  # what a terminal does; torchrun sends it to its workers once more
+        launcher.wait(60)
+    finally:
+        launcher.kill()  # its workers end with it
+        launcher.wait()
     assert status(tmp_path / "run")["exit_code"] == 75
     assert checkpoints.newest(tmp_path / "run" / "checkpoints", print) is not None
 
@@ -183,12 +188,14 @@ def test_a_worker_ends_when_its_launcher_is_killed(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", str(ROOT / "run.py"), *SENTENCES]
     command += ["train.max_steps=2000", f"output_dir={tmp_path / 'run'}"]
     launcher = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
-    end = time.monotonic() + 120
-    while len(history(tmp_path / "run")) < 5:
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    launcher.kill()
-    launcher.wait()
+    try:
+        end = time.monotonic() + 120
+        while len(history(tmp_path / "run")) < 5:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    finally:
+        launcher.kill()
+        launcher.wait()
     end = time.monotonic() + 30
     while status(tmp_path / "run")["state"] == "running":
         assert time.monotonic() < end
