@@ -11,7 +11,6 @@ it has had its share of kills; then it is let through, and its weights are compa
 from __future__ import annotations
 
 import argparse
-import itertools
 import random
 import sys
 import tempfile
@@ -22,7 +21,15 @@ from pathlib import Path
 from common import ROOT, save
 
 sys.path.insert(0, str(ROOT))
-WORKLOADS = ("sentences", "lora", "masked_lm")
+CELLS = (
+    ("sentences", "trainer", 1),
+    ("masked_lm", "accelerate", 2),
+    ("lora", "accelerate", 1),
+    ("sentences", "accelerate", 2),
+    ("lora", "trainer", 2),
+    ("masked_lm", "trainer", 1),
+)
+"""Every kind of run with both engines and on one process and two, in half as many runs as all combinations take."""
 
 
 def main() -> None:
@@ -32,28 +39,33 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30, help="no new run is begun after so long")
     options = parser.parse_args()
     chance, end = random.Random(options.seed), time.monotonic() + 60 * options.minutes
-    cells = list(itertools.product(WORKLOADS, ("trainer", "accelerate"), (1, 2)))
     rows: list[list[str | int]] = []
     moments: Counter[str] = Counter()
     tried = survived = 0
-    for number, (workload, engine, processes) in enumerate(cells):
-        share = (options.kills - tried) // (len(cells) - number)
+    for number, (workload, engine, processes) in enumerate(CELLS):
         if time.monotonic() > end:
             print(f"out of time before {workload}, {engine}, {processes}")
             break
+        share = (options.kills - tried) // (len(CELLS) - number)
         with tempfile.TemporaryDirectory() as scratch:
             found, equal = kill_and_finish(Path(scratch), workload, engine, processes, share, chance)
-        tried += sum(found.values())
-        survived += sum(found.values()) if equal else 0
+        kills = sum(found.values())
+        tried += kills
+        survived += kills if equal else 0
         moments += found
-        rows.append([workload, engine, processes, sum(found.values()), "yes" if equal else "NO"])
-        print(rows[-1], dict(found), flush=True)
-    rows.append(["all", "", "", tried, f"{survived} of {tried} kills survived"])
-    header = ["run", "engine", "processes", "kills", "weights bit-identical"]
-    title = f"Random kills: {survived} of {tried} survived"
-    save("kills", title, header, rows, killed_during=dict(moments), seed=options.seed)
+        rows.append([workload, engine, processes, kills, "yes" if equal else "NO"])
+        report(rows, tried, survived, moments, options.seed)
     if survived != tried:
         raise SystemExit(1)
+
+
+def report(rows: list[list[str | int]], tried: int, survived: int, moments: Counter[str], seed: int) -> None:
+    """Write down what is known so far."""
+    header = ["run", "engine", "processes", "kills", "weights bit-identical"]
+    title = f"Random kills: {survived} of {tried} survived"
+    during = [[f"of these during {moment}", "", "", count, ""] for moment, count in moments.most_common()]
+    total = ["all", "", "", tried, f"{survived} of {tried} kills survived"]
+    save("kills", title, header, [*rows, total, *during], seed=seed)
 
 
 def kill_and_finish(

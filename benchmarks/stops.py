@@ -38,7 +38,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         data = write_data(Path(scratch))
         for moment, reached in moments.items():
-            for engine, processes in (("trainer", 1), ("accelerate", 1), ("trainer", 2), ("accelerate", 2)):
+            for engine, processes in (("trainer", 1), ("accelerate", 2)):
                 seconds = []
                 for repeat in range(options.repeats):
                     folder = Path(scratch) / f"{moment}-{engine}-{processes}-{repeat}"
