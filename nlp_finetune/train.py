@@ -14,12 +14,14 @@ from typing import Any
 from nlp_finetune import check, resuming
 from nlp_finetune import runtime as processes
 from nlp_finetune.build import Built, Prepared, build, prepare
+from nlp_finetune.callbacks import lower_is_better
 from nlp_finetune.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, NlpFinetuneError, StoppedError
 from nlp_finetune.finishing import finish
 from nlp_finetune.job import Result
 from nlp_finetune.models import adapters
 from nlp_finetune.network import lost_contact
 from nlp_finetune.recipe import Recipe, to_yaml
+from nlp_finetune.reports import live
 from nlp_finetune.runs import card, sources
 from nlp_finetune.runs.destination import Destination
 from nlp_finetune.runs.folder import RunFolder, disk_faults, read_json, write_json, write_text
@@ -74,6 +76,8 @@ def _train(given: Recipe, stop: StopRequest, *, strict: bool, timeout_s: float |
         folder.refuse_unwritable()
         identity = resuming.identity(given, prepared)
         built = build(prepared, folder, runtime, stop, about={**identity, "code": code()})
+        if runtime.is_main:
+            _add_live_report(prepared, built, folder)
         if not folder.checkpoints.is_dir():
             folder.refuse_full(least_bytes=_least_bytes(built))
         runtime.on_main(folder.create)
@@ -157,6 +161,21 @@ def _status(folder: RunFolder, runtime: Runtime, built: Built) -> Iterator[None]
             raise NlpFinetuneError(message) from error
         ended("failed", EXIT_FAILED, f"{type(error).__name__}: {error}")
         raise
+    finally:
+        if runtime.is_main:
+            live.write_final(folder, say)
+
+
+def _add_live_report(prepared: Prepared, built: Built, folder: RunFolder) -> None:
+    report = live.LiveReport(
+        folder,
+        metric=prepared.metric,
+        greater_is_better=not lower_is_better(prepared.metric),
+        time_split=lambda: built.stopwatch.split,
+        say=say,
+    )
+    # The last callback saves and restarts the watch: what is drawn before it counts as saving.
+    built.job.callbacks.insert(-1, report)
 
 
 def _record_start(

@@ -74,6 +74,13 @@ VERBS = (
         "add_doctor_arguments",
         "doctor",
     ),
+    Verb(
+        "report",
+        "a page of a run, or of several compared",
+        "nlp_finetune.cli.reports",
+        "add_report_arguments",
+        "report",
+    ),
     Verb("list", "the shipped recipes, one line each", _RECIPES, "add_list_arguments", "list_recipes"),
     Verb("show", "a recipe with everything resolved", _RECIPES, "add_show_arguments", "show"),
     Verb("schema", "JSON Schema of a recipe, for editors", _RECIPES, "add_schema_arguments", "schema"),

@@ -8,6 +8,7 @@ metrics.json      scores of the weights in model/  history.jsonl     what happen
 details.json      what stands behind the scores    predictions/      a file a split, a line a row
 sources.json      base and data: commits, hashes, licences, as far as they are known
 README.md         the model card                   card.md           the user's own text in it (`hub.card`)
+progress.json     how training goes, what trained  report.html       all of this as one page
 status.json       state, exit code, reason, step   checkpoints/      `checkpoints.py`
 adapter/          with adapters: what was trained  base/             what they change, if made from scratch
 """
@@ -46,6 +47,8 @@ class RunFolder:
         self.data = self.path / "data.json"
         self.metrics = self.path / "metrics.json"
         self.details = self.path / "details.json"
+        self.progress = self.path / "progress.json"
+        self.report = self.path / "report.html"
         self.predictions = self.path / "predictions"
         self.history = self.path / "history.jsonl"
         self.status = self.path / "status.json"
