@@ -44,13 +44,16 @@ OURS = {
     "train_sampling_strategy": "train.bucket",
     "label_smoothing_factor": "loss.label_smoothing",
     "output_dir": "output_dir",
+    "report_to": "train.report_to",
+    "run_name": "name",
+    "project": "name",
 }
 """TrainingArguments that have a key of ours: `train.extra` refuses them and names the key."""
 
 _FIXED = {
     "do_train", "do_eval", "do_predict", "load_best_model_at_end", "greater_is_better", "remove_unused_columns",
     "use_cpu", "disable_tqdm", "push_to_hub", "hub_token", "hub_model_id", "resume_from_checkpoint",
-    "logging_nan_inf_filter", "average_tokens_across_devices", "auto_find_batch_size", "run_name",
+    "logging_nan_inf_filter", "average_tokens_across_devices", "auto_find_batch_size",
 }  # fmt: skip
 """TrainingArguments that this package decides itself; `train.extra` refuses them."""
 
@@ -120,6 +123,11 @@ def training_arguments(
         "logging_nan_inf_filter": False,
         "remove_unused_columns": False,
         "disable_tqdm": True,
+        # Both engines get trackers as callbacks (`callbacks.py`); they read these two names.
         "report_to": "none",
+        "run_name": output_dir.name,
+        "project": recipe.name,
+        # Nothing is published that nobody asked for: by default Trackio would copy its page to the Hub.
+        "trackio_static_space_id": False,
     }
     return TrainingArguments(**{**settings, **recipe.train.extra})

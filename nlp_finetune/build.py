@@ -34,6 +34,7 @@ from nlp_finetune.recipe import Recipe
 from nlp_finetune.runs import card
 from nlp_finetune.runs.folder import RunFolder
 from nlp_finetune.runs.timing import Stopwatch
+from nlp_finetune.runs.tracking import check_installed
 from nlp_finetune.runtime import Runtime, say
 from nlp_finetune.stopping import Interrupted, StopRequest
 from nlp_finetune.tasks import base
@@ -84,6 +85,7 @@ class Prepared:
 def prepare(recipe: Recipe, runtime: Runtime, *, tell: Callable[[str], None] = say) -> Prepared:
     """Read and check everything that needs no weights; raises `InputError` for what is wrong."""
     check_extra(recipe)
+    check_installed(recipe.train.report_to)
     card.skeleton(recipe.hub.card)
     checkpoint = checkpoints.resolve(recipe.model.checkpoint, revision=recipe.model.revision)
     task = base.find(recipe.task.name)(recipe.task)

@@ -14,6 +14,7 @@ from nlp_finetune.runs.folder import RunFolder
 from nlp_finetune.runs.recording import History, Progress
 from nlp_finetune.runs.saving import BestWeights, Checkpoints
 from nlp_finetune.runs.timing import Stopwatch
+from nlp_finetune.runs.tracking import tracker_callbacks
 from nlp_finetune.runtime import Runtime, say
 from nlp_finetune.stopping import StopRequest
 
@@ -69,6 +70,7 @@ def make_callbacks(
         callbacks.append(early)
     if runtime.is_main:
         callbacks += [History(folder.history), Progress(say, metric=metric)]
+        callbacks += tracker_callbacks(train.report_to, folder.path)
     callbacks.append(
         Checkpoints(
             folder.checkpoints,

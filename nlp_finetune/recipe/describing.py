@@ -55,7 +55,9 @@ def _words(kind: Any, rules: list[Any]) -> str:
         return "a number" + _bounds(rules)
     if (get_origin(kind) or kind) is list:
         items = get_args(kind) or (Any,)
-        words = " or ".join(f"{_words(k, [])}s" for k, _ in _alternatives(items[0], []))
+        found = [(k, _words(k, [])) for k, _ in _alternatives(items[0], [])]
+        # One of the words themselves has no plural.
+        words = " or ".join(word if isinstance(k, str) else f"{word}s" for k, word in found)
         return f"a list of {_count(rules)}{words}"
     if get_origin(kind) is dict and get_args(kind)[1] is not Any:
         return "a mapping to " + " or ".join(_words(k, rules) for k, rules in _alternatives(get_args(kind)[1], []))

@@ -185,6 +185,10 @@ class Train(Section):
         description="Processes that load data; 0 loads in the main one, and so does `auto` except for images.",
     )
     bucket: bool = Field(default=True, description="Whether rows of like length share a batch, which saves padding.")
+    report_to: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(
+        default_factory=list,
+        description="Experiment trackers that get losses and scores; each needs its package.",
+    )
     extra: dict[str, Any] = Field(
         default_factory=dict,
         description="Further settings of transformers.TrainingArguments, by their names there.",
@@ -195,6 +199,8 @@ class Train(Section):
             return [("seeds", "a seed stands there twice")]
         if self.micro_batch_size != "auto" and self.micro_batch_size > self.batch_size:
             return [("micro_batch_size", f"larger than train.batch_size, which is {self.batch_size}")]
+        if len(set(self.report_to)) < len(self.report_to):
+            return [("report_to", "names a tracker twice")]
         return []
 
 

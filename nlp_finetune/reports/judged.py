@@ -30,7 +30,7 @@ def evidence(details: dict[str, Any]) -> dict[str, Any] | None:
             }
         )
     groups, name = details.get("by_length") or [], (details.get("row_score") or {}).get("name")
-    if groups and name:
+    if len(groups) > 1 and name:
         plots.append(
             {
                 "title": f"{name} by length",
