@@ -27,15 +27,16 @@ frame.onload = () => {{
     if (e.closest(".scroll, pre, nav ul, .skip, svg")) return false;
     return e.getBoundingClientRect().right > root.clientWidth + 1 && look(e).position !== "absolute";
   }}).map(e => e.tagName + "." + e.className);
-  const focusable = [...page.querySelectorAll("a[href], summary, [tabindex='0']")];
-  const reached = focusable.filter(e => {{ e.focus(); return page.activeElement === e; }}).length;
+  const line = page.querySelector("svg path[style*='--accent']"), scroll = root.scrollWidth;
   const closed = page.querySelectorAll("details:not([open])").length;
   page.querySelectorAll("details:not([open]) > summary").forEach(e => e.click());
+  const focusable = [...page.querySelectorAll("a[href], summary, [tabindex='0']")];
+  const reached = focusable.filter(e => {{ e.focus(); return page.activeElement === e; }}).length;
   document.getElementById("found").textContent = JSON.stringify({{
-    title: page.title, width: root.clientWidth, scroll: root.scrollWidth, wide: wide.slice(0, 5),
+    title: page.title, width: root.clientWidth, scroll: scroll, wide: wide.slice(0, 5),
     scripts: page.querySelectorAll("script, img, iframe, object").length,
     background: look(page.body).backgroundColor, ink: look(page.body).color,
-    line: page.querySelector("svg path[clip-path]") ? look(page.querySelector("svg path[clip-path]")).stroke : null,
+    line: line ? look(line).stroke : null,
     focusable: focusable.length, reached: reached, closed: closed,
     opened: page.querySelectorAll("details[open]").length, scrollAfter: root.scrollWidth,
     smallest: Math.min(...[...page.querySelectorAll("svg text")].map(e => e.getBoundingClientRect().height)),

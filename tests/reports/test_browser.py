@@ -46,7 +46,7 @@ def test_a_page_fits_a_phone_without_scrolling_sideways(name: str, pages: dict[s
 @pytest.mark.parametrize("name", ["hostile", "comparison"])
 def test_every_part_takes_the_keyboard_and_opens(name: str, pages: dict[str, Path]) -> None:
     found = look_at(pages[name], width=DESK)
-    assert found["reached"] == found["focusable"] > 8
+    assert found["reached"] == found["focusable"] >= 8
     assert found["opened"] >= found["closed"] > 0
 
 
