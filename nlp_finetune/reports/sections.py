@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
 from nlp_finetune.reports import charts
+from nlp_finetune.reports.inputs import data, setup
 from nlp_finetune.reports.judged import evidence, mistakes
 from nlp_finetune.reports.reading import RunData
 
@@ -23,7 +23,6 @@ _PARTS = {
     "evaluation": ("second", "the validation rows, while training"),
     "saving": ("fifth", "best weights, checkpoints, this page"),
 }
-_OPEN_LABELS = 60
 
 
 def of_run(run: RunData) -> dict[str, Any]:
@@ -32,6 +31,7 @@ def of_run(run: RunData) -> dict[str, Any]:
 
     content: dict[str, Any] = {
         "scores": scores(run),
+        "seeds": seeds(run),
         "training": training(run),
         "evidence": evidence(run.details.get(run.split, {})),
         "mistakes": mistakes(run.details, run.split),
@@ -42,8 +42,8 @@ def of_run(run: RunData) -> dict[str, Any]:
         for plot in (content[part] or {}).get("plots", []):
             plot["svg"] = Markup(plot["svg"])
     names = {
-        "scores": "Scores", "training": "Training", "evidence": "Right and wrong", "mistakes": "Mistakes",
-        "data": "Data", "setup": "Setup",
+        "scores": "Scores", "seeds": "Seeds", "training": "Training", "evidence": "Right and wrong",
+        "mistakes": "Mistakes", "data": "Data", "setup": "Setup",
     }  # fmt: skip
     return {
         "title": run.name,
@@ -153,6 +153,19 @@ def scores(run: RunData) -> dict[str, Any] | None:
     return {"splits": splits, "rows": rows, "table": table, "rivals": list(rivals), "note": note}
 
 
+def seeds(run: RunData) -> dict[str, Any] | None:
+    """The spread of every score over the seeds of a repeated run, the metric that picks the best first."""
+    found = run.metrics.get("seeds") or {}
+    if not found.get(run.split):
+        return None
+    names = [row["name"] for row in (scores(run) or {}).get("table", []) if row["name"] in found[run.split]]
+    return {
+        "seeds": found.get("seeds", []),
+        "best": found.get("best"),
+        "rows": [{"name": name, "main": name == run.metric, **found[run.split][name]} for name in names],
+    }
+
+
 def training(run: RunData) -> dict[str, Any] | None:
     """Curves, evaluations, where the time went and what trained when."""
     if not run.history and not run.progress:
@@ -259,60 +272,3 @@ def _trained(run: RunData) -> dict[str, Any] | None:
     if len(changes) == 1 and all(row["spans"] for row in rows):
         return {"rows": [], "steps": steps, "note": f"All {len(rows)} parts of the model, in every step."}
     return {"rows": rows, "steps": f"{steps:,}", "note": "A part counts as trained where any of its parameters is."}
-
-
-def data(check: dict[str, Any]) -> dict[str, Any] | None:
-    """Splits, labels and findings of check.json."""
-    if not check.get("splits"):
-        return None
-    splits = []
-    for name, rows in check["splits"].items():
-        lengths = check.get("lengths", {}).get(name, {})
-        percentiles = lengths.get("percentiles", {})
-        splits.append(
-            {
-                "name": name, "rows": rows, "origin": check.get("origins", {}).get(name, ""),
-                "median": percentiles.get("50", ""), "p95": percentiles.get("95", ""),
-                "longest": lengths.get("longest", ""), "cut": lengths.get("summary", ""),
-            }
-        )  # fmt: skip
-    order = {"error": 0, "warning": 1}
-    findings = sorted(check.get("findings", []), key=lambda f: order.get(f.get("level"), 2))
-    findings = [f for f in findings if f.get("code") != "class_balance"]
-    return {"splits": splits, "labels": _labels(check.get("labels") or {}), "findings": findings}
-
-
-def _labels(labels: dict[str, dict[str, int]]) -> dict[str, Any] | None:
-    train = labels.get("train")
-    if not train:
-        return None
-    names = sorted({name for counts in labels.values() for name in counts}, key=lambda n: (-train.get(n, 0), n))
-    total = max(1, sum(train.values()))
-    rows = [
-        {"label": n, "counts": [labels[s].get(n, 0) for s in labels], "share": train.get(n, 0) / total}
-        for n in names[: _OPEN_LABELS * 5]
-    ]
-    return {"splits": list(labels), "rows": rows}
-
-
-def setup(run: RunData) -> dict[str, Any] | None:
-    """Versions, hardware, command and recipe."""
-    stamp = run.environment
-    if not stamp and not run.recipe_text:
-        return None
-    packages = ", ".join(f"{name} {version}" for name, version in (stamp.get("packages") or {}).items())
-    facts = [
-        ("Python", stamp.get("python")),
-        ("Packages", packages),
-        ("Machine", " · ".join(str(p) for p in (stamp.get("platform"), stamp.get("processor")) if p)),
-        ("Cores", stamp.get("cores")),
-        ("Devices", ", ".join(map(str, stamp.get("devices") or [])) or "CPU"),
-        ("Processes", stamp.get("processes")),
-        ("Commit", stamp.get("git_commit")),
-    ]
-    command = stamp.get("command")
-    return {
-        "environment": [(name, str(value)) for name, value in facts if value] if stamp else [],
-        "command": shlex.join(map(str, command)) if isinstance(command, list) else None,
-        "recipe": run.recipe_text,
-    }

@@ -12,7 +12,7 @@ from transformers import TrainerControl, TrainerState
 from nlp_finetune.reports import charts, page
 from nlp_finetune.reports.live import LiveReport, write_final
 from nlp_finetune.reports.reading import read
-from nlp_finetune.runs.folder import RunFolder
+from nlp_finetune.runs.folder import RunFolder, write_json
 from tests.command_line import run
 from tests.reports.made import HOSTILE, make_run
 
@@ -149,6 +149,16 @@ def test_the_page_of_a_running_run_says_how_far_it_is(tmp_path: Path) -> None:
     text = page.render_run(read(folder))
     assert "running: step 300 of 300" in text
     assert "best validation accuracy so far" in text
+
+
+def test_the_page_of_a_run_with_several_seeds_shows_their_spread(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", rows=60)
+    metrics = json.loads(folder.metrics.read_text())
+    spread = {"mean": 0.8125, "std": 0.0187, "min": 0.79, "max": 0.83, "values": [0.79, 0.83]}
+    write_json(folder.metrics, {**metrics, "seeds": {"seeds": [3, 4], "best": 4, "test": {"accuracy": spread}}})
+    parsed = Parsed(page.render_run(read(folder)))
+    assert "seeds" in parsed.ids()
+    assert {"0.8125", "0.0187", "seed 3", "seed 4"} <= set(parsed.texts)
 
 
 def test_a_page_is_drawn_again_in_a_fraction_of_a_second(tmp_path: Path) -> None:
