@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
 sys.path.insert(0, str(ROOT))
 
-RUNS = {"lr-1e-4": "optim.learning_rate=1e-4", "lr-2e-5": "optim.learning_rate=2e-5"}
+RUNS = {"demo": [], "two-epochs": ["train.epochs=2"]}
 PICTURES = {
     "report-light": ("report", 1180, 1750, False),
     "report-dark": ("report", 1180, 1750, True),
@@ -53,8 +53,8 @@ def _pages(folder: Path) -> dict[str, Path]:
     from tests.reports.made import make_run
 
     runs = [folder / name for name in RUNS]
-    for run, override in zip(runs, RUNS.values(), strict=True):
-        _command("--recipe", "text_cls", "--demo", override, f"output_dir={run}")
+    for run, overrides in zip(runs, RUNS.values(), strict=True):
+        _command("--recipe", "text_cls", "--demo", "train.engine=accelerate", *overrides, f"output_dir={run}")
     comparison = folder / "comparison.html"
     _command("report", *map(str, runs), "--output", str(comparison))
     # No data set with so many classes is in the package: these figures are random.

@@ -201,3 +201,11 @@ def test_a_damaged_task_file_is_an_input_error(client: Client, run: Path) -> Non
     done = predict(client, run)
     assert done.code == 2
     assert "task.json is damaged" in done.stderr
+
+
+def test_the_page_of_a_pulled_run_is_written_where_the_user_is(commit: str, client: Client, cache: Path) -> None:
+    done = client.run("report", "me/reviews", "--json")
+    assert done.code == 0, done.stderr
+    assert done.json["report"] == "reviews-report.html"
+    assert "<title>reviews</title>" in (client.folder / "reviews-report.html").read_text(encoding="utf-8")
+    assert not list(cache.rglob("report.html"))
