@@ -133,11 +133,28 @@ def find_start(built: Built, folder: RunFolder, recipe: Recipe, about: Identity,
         callback.load_state_dict(saved[type(callback).__name__])
     built.flow.step = state.global_step
     say(f"going on from {newest} (step {state.global_step} of {built.job.batches.steps})")
+    _refuse_other_parameters(built, newest, runtime)
     _say_what_is_new(newest, runtime)
     ended = bool(saved["training_ended"])
     if saved["evaluation_pending"]:
         ended = _evaluate_now(built, newest, state, runtime)
     return Start(newest, ended, state.best_global_step or 0)
+
+
+def _refuse_other_parameters(built: Built, checkpoint: Path, runtime: Runtime) -> None:
+    """Raise `InputError` where the optimizer has other parameters on so many processes than it was saved with.
+
+    Parameters that never reach the loss are frozen for several processes, and not for one.
+    """
+    before = checkpoints.processes_of(checkpoint)
+    if before == runtime.processes:
+        return
+    groups = built.job.make_optimizer(built.job.model).param_groups
+    if checkpoints.optimizer_groups(checkpoint) != [len(group["params"]) for group in groups]:
+        raise InputError(
+            f"this run cannot go on with {runtime.processes} processes, because some of its parameters never reach the "
+            f"loss: one process leaves them as they are, several have to freeze them. Go on with {before}."
+        )
 
 
 def _say_what_is_new(checkpoint: Path, runtime: Runtime) -> None:

@@ -263,6 +263,12 @@ def load_optimizer(folder: Path | str, optimizer: Any, scheduler: Any, scaler: A
             part.load_state_dict(torch.load(folder / name, map_location="cpu", weights_only=True))
 
 
+def optimizer_groups(folder: Path | str) -> list[int]:
+    """Number of parameters in each group of the saved optimizer."""
+    saved = torch.load(Path(folder) / "optimizer.pt", map_location="cpu", mmap=True, weights_only=True)
+    return [len(group["params"]) for group in saved["param_groups"]]
+
+
 def load_random_state(folder: Path | str, rank: int, processes: int) -> None:
     """Put this rank's random states back, where the checkpoint was taken with as many processes."""
     file = Path(folder) / _random_state_name(rank, processes)
