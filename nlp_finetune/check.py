@@ -168,7 +168,7 @@ def _example(task: BaseTask, rows: Dataset) -> list[str]:
 
 def _texts(prepared: Prepared, rows: Dataset) -> SplitTexts:
     task = prepared.task
-    listed = list(rows)
+    listed = list(rows.remove_columns(list(task.heavy_columns)))
     return SplitTexts(
         texts=[task.row_text(row) for row in listed],
         labels=[task.row_label(row) for row in listed],

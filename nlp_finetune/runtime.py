@@ -120,6 +120,14 @@ class Runtime:
         dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self.control_group)
         return tuple(bool(vote) for vote in votes.tolist())
 
+    def share_buffers(self, model: torch.nn.Module) -> None:
+        """Give every process the first one's buffers: BatchNorm's statistics differ by what each has seen."""
+        if self.processes > 1:
+            import torch.distributed as dist
+
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
+
     def on_main(self, action: Callable[[], T]) -> T:
         """Run `action` on the main process and give its result, or raise its error, everywhere.
 

@@ -125,7 +125,7 @@ def _in_torchvision(checkpoint: str) -> str:
 
 
 def _family(checkpoint: str) -> str:
-    if checkpoint.removeprefix("scratch:") in resnets.ARCHITECTURES:
+    if resnets.is_from_scratch(checkpoint.removeprefix("scratch:")):
         return checkpoint.removeprefix("scratch:")
     # Inside the function: a second of imports that no other kind of checkpoint needs.
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES

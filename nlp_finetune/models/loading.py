@@ -25,8 +25,8 @@ def load_config(checkpoint: Checkpoint, *, overrides: Mapping[str, Any], edits: 
     A family built from scratch gets a vocabulary of `settings.SCRATCH_VOCABULARY` until its tokenizer
     is known. Raises `InputError` for an unknown family, key or value, and for a Hub that can't be reached.
     """
-    if checkpoint.kind == "scratch" and checkpoint.location in resnets.ARCHITECTURES:
-        raw: dict[str, Any] = resnets.configuration(resnets.ARCHITECTURES[checkpoint.location], None)
+    if checkpoint.kind == "scratch" and resnets.is_from_scratch(checkpoint.location):
+        raw: dict[str, Any] = resnets.scratch_configuration(checkpoint.location)
     elif checkpoint.kind == "scratch":
         raw = {"model_type": checkpoint.location, "vocab_size": settings.SCRATCH_VOCABULARY}
     else:

@@ -56,6 +56,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         Architecture("wide_resnet101_2", (3, 4, 23, 3), bottleneck=True, width=128),
     )
 }
+SMALL_STEM = "resnet_small_stem"
+"""Model type of a plain ResNet whose stem is for small images (`models/resnet_small_stem.py`)."""
+_SMALL = "_small_stem"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's pixels in [0, 1], by channel: what all of torchvision's weights expect."""
 FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
@@ -78,6 +81,18 @@ def find(name: str, *, given: str) -> Architecture:
     if name not in ARCHITECTURES:
         raise InputError(f"{given}: torchvision has no ResNet of that name. There are {', '.join(ARCHITECTURES)}.")
     return ARCHITECTURES[name]
+
+
+def is_from_scratch(name: str) -> bool:
+    """Whether `scratch:NAME` is a ResNet, perhaps with the stem for small images."""
+    architecture = ARCHITECTURES.get(name.removesuffix(_SMALL))
+    return architecture is not None and (architecture.plain or not name.endswith(_SMALL))
+
+
+def scratch_configuration(name: str) -> dict[str, Any]:
+    """`config.json` for such a name."""
+    described = configuration(ARCHITECTURES[name.removesuffix(_SMALL)], None)
+    return {**described, "model_type": SMALL_STEM, "architectures": None} if name.endswith(_SMALL) else described
 
 
 def transformers_name(name: str) -> str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_finetune.errors import InputError
+from nlp_finetune.models import resnets
 from nlp_finetune.models.checkpoint import did_you_mean, unknown_family
 from nlp_finetune.models.quiet import quiet
 
@@ -53,6 +54,10 @@ def make_config(raw: Mapping[str, Any], edits: Mapping[str, Any], *, given: str)
         raise InputError(
             f"{given}: its config.json has no model_type. Say what it is, like model.config.model_type=bert"
         )
+    if values["model_type"] == resnets.SMALL_STEM:
+        from nlp_finetune.models import resnet_small_stem
+
+        resnet_small_stem.register()
     if values["model_type"] not in CONFIG_MAPPING:
         remote = " (its code is in the repository and is not run)" if "auto_map" in raw else ""
         raise InputError(f"{given}: {unknown_family(values['model_type'], CONFIG_MAPPING)}{remote}")
@@ -100,6 +105,8 @@ def apply_overrides(config: PretrainedConfig, overrides: Mapping[str, Any]) -> N
     """Set what the task has decided; `num_labels` first, because setting it renames the labels."""
     for key in sorted(overrides, key=lambda name: name != "num_labels"):
         setattr(config, key, overrides[key])
+    if "id2label" in overrides and hasattr(config, "label_names"):
+        config.label_names = list(config.id2label.values())  # timm's wrapper holds them twice
 
 
 def reads_both_ways(config: PretrainedConfig) -> bool:

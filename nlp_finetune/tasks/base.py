@@ -76,6 +76,8 @@ class BaseTask(ABC):
 
     images: ClassVar[bool] = False
     """Whether rows are images: folders of image files are data, `predict` takes `--image`, no tokens are counted."""
+    heavy_columns: ClassVar[tuple[str, ...]] = ()
+    """Canonical columns too large to hold in memory for all rows; `row_text` and `row_label` do without them."""
     text_rows: Literal["line", "paragraph", "file", "auto"] = "line"
     """What is one row of a `.txt` file; `auto` takes paragraphs where blank lines divide them, else lines."""
     at_prediction: ClassVar[tuple[str, ...]] = ()

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from nlp_finetune.data import FOLDER, image_columns, image_rows
 from nlp_finetune.data import labels as label_columns
-from nlp_finetune.errors import InputError
+from nlp_finetune.errors import InputError, NlpFinetuneError
 from nlp_finetune.tasks.base import BaseTask, Say, TaskOptions
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from nlp_finetune.models.checkpoint import Checkpoint
 
 _TOP = 5
+_RIVAL_ROWS = 20_000
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -66,6 +67,7 @@ class Task(BaseTask):
     auto_class: ClassVar[str] = "AutoModelForImageClassification"
     metric = "accuracy"
     images: ClassVar[bool] = True
+    heavy_columns: ClassVar[tuple[str, ...]] = ("image", "thumbnail")
     couples_rows: ClassVar[str | None] = "BatchNorm normalises over the images of a micro batch"
     options: ImageClassificationOptions
 
@@ -158,14 +160,14 @@ class Task(BaseTask):
         }
 
     def check_format(self, save_format: str, config: Any) -> None:
-        from nlp_finetune.models.resnets import of_configuration
+        from nlp_finetune.models.resnets import SMALL_STEM, of_configuration
 
-        found = of_configuration(config.to_dict())
-        if save_format == "timm" and found is None:
-            raise InputError(
-                f"model.save_format timm: holds torchvision's ResNets, and this {config.model_type} is none."
-            )
-        if save_format == "transformers" and config.model_type == "timm_wrapper":
+        kind = config.model_type
+        if save_format != "auto" and kind == SMALL_STEM:
+            raise InputError(f"model.save_format {save_format}: can't hold the stem for small images; use auto.")
+        if save_format == "timm" and of_configuration(config.to_dict()) is None:
+            raise InputError(f"model.save_format timm: for ResNets of torchvision's sizes, and this {kind} is none.")
+        if save_format == "transformers" and kind == "timm_wrapper":
             raise InputError(f"model.save_format transformers: can't hold {config.architecture}; leave it at auto.")
 
     def saved(self, folder: Path, save_format: str) -> None:
@@ -221,7 +223,15 @@ class Task(BaseTask):
 
     def objective(self, loss: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, Any]]:
         def objective(model: Any, batch: Mapping[str, Any], num_items: Any) -> tuple[torch.Tensor, Any]:
-            outputs = model(**self.model_inputs(batch))
+            try:
+                outputs = model(**self.model_inputs(batch))
+            except ValueError as error:
+                if len(batch["labels"]) > 1:
+                    raise
+                raise NlpFinetuneError(
+                    "a micro batch of one image, on which BatchNorm can't train: set train.micro_batch_size to 2 or "
+                    "more, and train.batch_size to twice the number of processes or more."
+                ) from error
             return loss(outputs.logits, batch["labels"]) / num_items, outputs
 
         return objective
@@ -277,6 +287,9 @@ class Task(BaseTask):
         from nlp_finetune.metrics import image_rivals
         from nlp_finetune.metrics.baselines import majority
 
+        # More images make the rivals slower than they make them better.
+        few = np.random.default_rng(0).permutation(len(rows["train"]))[:_RIVAL_ROWS]
+        rows = {**rows, "train": rows["train"].select(few)}
         pixels = {name: thumbnails(data["thumbnail"]) for name, data in rows.items()}
         labels = {name: np.asarray(data["label"]) for name, data in rows.items()}
         found: dict[str, dict[str, dict[str, float]]] = {}
