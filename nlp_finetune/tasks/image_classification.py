@@ -7,6 +7,7 @@ drawn, in the workers that load data.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -163,6 +164,8 @@ class Task(BaseTask):
         from nlp_finetune.models.resnets import SMALL_STEM, of_configuration
 
         kind = config.model_type
+        if kind == "timm_wrapper" and importlib.util.find_spec("timm") is None:
+            raise InputError(f"{config.architecture} needs timm. Run: pip install 'nlp-finetune[image]'")
         if save_format != "auto" and kind == SMALL_STEM:
             raise InputError(f"model.save_format {save_format}: can't hold the stem for small images; use auto.")
         if save_format == "timm" and of_configuration(config.to_dict()) is None:
