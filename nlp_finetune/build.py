@@ -309,7 +309,7 @@ def _score(
 ) -> dict[str, float] | None:
     """Metrics of the model on the validation rows; None, and `flow.interrupted`, where the run is to stop."""
     task, rows = prepared.task, prepared.rows["validation"]
-    runtime.share_buffers(model)
+    runtime.share_statistics(model)
     loaded = scorer(prepared, model, runtime, stop)
     try:
         output = loaded.run(rows, encoded=prepared.encoded["validation"], objective=objective)

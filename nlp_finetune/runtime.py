@@ -120,12 +120,15 @@ class Runtime:
         dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self.control_group)
         return tuple(bool(vote) for vote in votes.tolist())
 
-    def share_buffers(self, model: torch.nn.Module) -> None:
-        """Give every process the first one's buffers: BatchNorm's statistics differ by what each has seen."""
-        if self.processes > 1:
-            import torch.distributed as dist
+    def share_statistics(self, model: torch.nn.Module) -> None:
+        """Give every process the first one's statistics of BatchNorm: they differ by what each has seen."""
+        if self.processes == 1:
+            return
+        import torch.distributed as dist
+        from torch.nn.modules.batchnorm import _BatchNorm
 
-            for buffer in model.buffers():
+        for part in model.modules():
+            for buffer in part.buffers() if isinstance(part, _BatchNorm) else ():
                 dist.broadcast(buffer, src=0)
 
     def on_main(self, action: Callable[[], T]) -> T:
