@@ -26,6 +26,7 @@ from nlp_finetune.learning.flow import Flow
 from nlp_finetune.learning.micro_batch import choose_micro_batches, freeze_unused
 from nlp_finetune.learning.optimizers import make_optimizer
 from nlp_finetune.learning.precision import choose_precision
+from nlp_finetune.learning.regularizers import PullToStart, add_noise
 from nlp_finetune.learning.schedules import make_scheduler
 from nlp_finetune.models import adapters, sharding
 from nlp_finetune.models import checkpoint as checkpoints
@@ -204,12 +205,13 @@ def build(
     model = _model(prepared, folder)
     collate = task.collator(processor)
     objective = task.objective(choices.loss(recipe.loss, task, prepared.encoded["train"], say))
+    training = choices.regularized(recipe.regularize, objective, choices.loss_name(recipe.loss, task))
     rows = DrawnRows(prepared.encoded["train"], transform=task.transform(processor, training=True), seed=train.seed)
     lengths = list(prepared.encoded["train"]["length"])
     precision = choose_precision(train.precision, runtime.device, say)
     micro_batches = choose_micro_batches(
         train.micro_batch_size, model, lengths, batch_size=prepared.batch_size, runtime=runtime, precision=precision,
-        collate=collate, rows=rows, objective=objective, inputs=task.probe_inputs(processor), say=say,
+        collate=collate, rows=rows, objective=training, inputs=task.probe_inputs(processor), say=say,
     )  # fmt: skip
     if runtime.strategy == "fsdp":
         sharding.shard(model, device=runtime.device, processes=runtime.processes, reshard=runtime.reshard, say=say)
@@ -236,7 +238,7 @@ def build(
         train=rows,
         collate=collate,
         batches=plan,
-        objective=stopwatch.timed(objective),
+        objective=stopwatch.timed(training),
         count_items=task.count_items,
         score=partial(_score, prepared, objective=objective, runtime=runtime, stop=stop, flow=flow),
         make_optimizer=partial(
@@ -246,7 +248,7 @@ def build(
         make_scheduler=partial(
             make_scheduler, name=optim.schedule, warmup=optim.warmup, power=optim.power, decay=optim.decay
         ),
-        callbacks=callbacks,
+        callbacks=[*_pull(recipe.regularize.l2_sp, model), *callbacks],
         processor=processor,
     )  # fmt: skip
     return Built(job, stopwatch, flow, stateful, precision)
@@ -267,11 +269,17 @@ def _model(prepared: Prepared, folder: RunFolder) -> PreTrainedModel:
         say=say,
     )
     task.complete_model(model, say)
+    if recipe.regularize.neftune:
+        add_noise(model, alpha=recipe.regularize.neftune)
     if recipe.lora is not None:
         base = adapters.find_base(prepared.checkpoint, model, keep=folder.base)
         adapter = recipe.lora.model_dump()
         model = adapters.add(model, **adapter, auto_class=task.auto_class, seed=recipe.train.seed, base=base, say=say)
     return model
+
+
+def _pull(strength: float, model: PreTrainedModel) -> list[PullToStart]:
+    return [PullToStart(model, strength=strength)] if strength else []
 
 
 def eval_batch_size(prepared: Prepared) -> int:

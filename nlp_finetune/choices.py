@@ -11,8 +11,9 @@ from nlp_finetune.learning import class_weights
 from nlp_finetune.learning.losses import WEIGHTED, Loss, build_loss
 from nlp_finetune.learning.optimizers import ELEMENTWISE, check_available
 from nlp_finetune.learning.precision import choose_precision
+from nlp_finetune.learning.regularizers import Objective, adversarial, binary_divergence, class_divergence, r_drop
 from nlp_finetune.recipe import Loss as LossSection
-from nlp_finetune.recipe import Recipe
+from nlp_finetune.recipe import Recipe, Regularize
 from nlp_finetune.runtime import Runtime
 from nlp_finetune.tasks import base
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 def check(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -> None:
     """Raise `InputError` for a choice that does not fit the task's labels or this machine."""
     _check_loss(recipe.loss, task)
+    _check_regularizers(recipe, task, runtime)
     metrics = ("loss", *task.metric_names())
     if recipe.train.metric not in ("auto", *metrics):
         near = difflib.get_close_matches(recipe.train.metric, metrics, n=1)
@@ -66,6 +68,29 @@ def _check_loss(section: LossSection, task: base.BaseTask) -> None:
         raise InputError(f"loss.class_weights: the labels of {task.options.name} are not classes that can be weighed.")
     if section.class_weights != "balanced":
         class_weights.by_name(section.class_weights, names)
+
+
+def _check_regularizers(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -> None:
+    chosen = recipe.regularize
+    if chosen.r_drop and (not class_names(task) or loss_name(recipe.loss, task) not in WEIGHTED):
+        raise InputError(f"regularize.r_drop: {task.options.name} has no classes here whose scores could be compared.")
+    if task.images and (chosen.adversarial or chosen.neftune):
+        which = "adversarial" if chosen.adversarial else "neftune"
+        raise InputError(f"regularize.{which}: moves word embeddings, and images have none.")
+    if chosen.l2_sp and recipe.lora is not None:
+        raise InputError("regularize.l2_sp: with lora the pretrained weights stay as they are; leave it at 0.")
+    if chosen.l2_sp and (runtime.strategy not in ("single", "ddp") or recipe.train.precision == "fp16"):
+        raise InputError("regularize.l2_sp: needs whole weights on each process, in fp32 or bf16.")
+
+
+def regularized(chosen: Regularize, objective: Objective, loss: str) -> Objective:
+    """The objective of training, with the passes that the recipe adds to it."""
+    if chosen.r_drop:
+        divergence = binary_divergence if loss == "bce" else class_divergence
+        return r_drop(objective, weight=chosen.r_drop, divergence=divergence)
+    if chosen.adversarial:
+        return adversarial(objective, size=chosen.adversarial)
+    return objective
 
 
 def class_names(task: base.BaseTask) -> list[str]:

@@ -11,14 +11,17 @@ from tests.tiny import TINY
 @pytest.mark.parametrize(
     ("choice", "says"),
     [
-        ("loss.class_weights={positiv: 2}", "no class is called 'positiv'; did you mean 'positive'?"),
+        ("loss.class_weights.positiv=2", "no class is called 'positiv'; did you mean 'positive'?"),
         ("loss.name=bce", "loss.name bce does not fit these labels; use cross_entropy or focal."),
         ("train.metric=macro_f", "did you mean macro_f1?"),
         ("optim.name=adamw_8bit", "adamw_8bit needs a GPU"),
+        ("regularize.l2_sp=1 lora.rank=4", "with lora the pretrained weights stay as they are"),
+        ("regularize.r_drop=1 data.source=demo:similarity task.problem=regression", "has no classes here whose scores"),
+        ("regularize.r_drop=1 regularize.adversarial=1", "not together with r_drop"),
     ],
 )
 def test_a_choice_that_does_not_fit_is_refused_before_training(choice: str, says: str, tmp_path: Path) -> None:
-    done = run("train", *TINY, choice, f"output_dir={tmp_path / 'run'}", cwd=tmp_path)
+    done = run("train", *TINY, *choice.split(), f"output_dir={tmp_path / 'run'}", cwd=tmp_path)
     assert done.code == 2
     assert says in done.stderr
     assert not (tmp_path / "run").exists()

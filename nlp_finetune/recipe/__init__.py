@@ -8,6 +8,7 @@ from nlp_finetune.recipe.finding import FILE_ENDINGS, find, names_a_file, shippe
 from nlp_finetune.recipe.learning import Loss, Optim
 from nlp_finetune.recipe.loading import Loaded, load
 from nlp_finetune.recipe.reference import json_schema, reference_markdown
+from nlp_finetune.recipe.regularization import Regularize
 from nlp_finetune.recipe.resolved import differences, fingerprint, headline, is_free, to_yaml
 from nlp_finetune.recipe.schema import Data, Hub, Model, Recipe, TaskOptions, Train
 
@@ -21,6 +22,7 @@ __all__ = [
     "Model",
     "Optim",
     "Recipe",
+    "Regularize",
     "TaskOptions",
     "Train",
     "differences",

@@ -13,6 +13,7 @@ from nlp_finetune.recipe.adapters import Lora
 from nlp_finetune.recipe.durations import Duration
 from nlp_finetune.recipe.finding import names_a_file
 from nlp_finetune.recipe.learning import Loss, Optim
+from nlp_finetune.recipe.regularization import Regularize
 from nlp_finetune.recipe.section import (
     BelowOne,
     Conflict,
@@ -241,6 +242,9 @@ class Recipe(Section):
     data: Data = Field(description="Which rows are trained on, validated on and tested on.")
     lora: Lora | None = Field(default=None, description="Adapters that are trained in place of all weights.")
     loss: Loss = Field(default=Loss(), description="What training minimises.")
+    regularize: Regularize = Field(
+        default=Regularize(), description="What is asked of a model beyond fitting its training rows; each is off at 0."
+    )
     optim: Optim = Field(default=Optim(), description="How weights move.")
     train: Train = Field(default=Train(), description="How long, how fast and how carefully.")
     hub: Hub = Field(default_factory=Hub, description="Where a finished run is pushed.")
@@ -256,6 +260,7 @@ SECTIONS: dict[str, type[Section]] = {
     "data": Data,
     "lora": Lora,
     "loss": Loss,
+    "regularize": Regularize,
     "optim": Optim,
     "train": Train,
     "hub": Hub,

@@ -72,6 +72,21 @@ def test_engines_agree_with_schedules_that_are_more_than_a_shape(schedule: str) 
     assert trainer["learning_rate"][-1] < max(trainer["learning_rate"])
 
 
+@pytest.mark.parametrize("regularizer", ["r_drop", "adversarial", "neftune", "l2_sp"])
+def test_engines_agree_with_every_regularizer(regularizer: str) -> None:
+    settings = Settings(regularizer=regularizer, dropout=0.1, micro_batches=2)
+    trainer, accelerate = run(settings), run(replace(settings, engine="accelerate"))
+    assert trainer["weights"] == accelerate["weights"]
+    assert trainer["weights"] != run(replace(settings, regularizer=None))["weights"]
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "bce"])
+@pytest.mark.parametrize("regularizer", ["r_drop", "adversarial", "l2_sp"])
+def test_regularizers_do_not_depend_on_the_cut_into_micro_batches(regularizer: str, loss: str) -> None:
+    settings = Settings(regularizer=regularizer, loss=loss)
+    assert_same_trajectory(run(settings), run(replace(settings, micro_batches=4)), tolerance=2e-5)
+
+
 def test_engines_agree_with_dropout() -> None:
     trainer = run(Settings(engine="trainer", dropout=0.1, micro_batches=2))
     accelerate = run(Settings(engine="accelerate", dropout=0.1, micro_batches=2))
@@ -116,6 +131,14 @@ def test_patience_ends_both_engines_at_the_same_step(engine: str) -> None:
 @pytest.mark.parametrize("micro_batches", [1, 3])
 def test_two_processes_train_as_one(engine: str, micro_batches: int, tmp_path: Path) -> None:
     settings = Settings(engine=engine, micro_batches=micro_batches, changing_rows=micro_batches == 3)
+    two = run_in_processes(replace(settings, processes=2), tmp_path)
+    assert_same_trajectory(run(settings), two, tolerance=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("regularizer", ["r_drop", "adversarial", "l2_sp"])
+def test_two_processes_train_with_a_regularizer_as_one(regularizer: str, tmp_path: Path) -> None:
+    settings = Settings(regularizer=regularizer, micro_batches=2)
     two = run_in_processes(replace(settings, processes=2), tmp_path)
     assert_same_trajectory(run(settings), two, tolerance=2e-5)
 

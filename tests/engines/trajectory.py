@@ -26,6 +26,14 @@ from nlp_finetune.learning.flow import Flow, RankSeed
 from nlp_finetune.learning.losses import build_loss
 from nlp_finetune.learning.optimizers import make_optimizer
 from nlp_finetune.learning.patience import EarlyStopping, ReduceOnPlateau
+from nlp_finetune.learning.regularizers import (
+    PullToStart,
+    add_noise,
+    adversarial,
+    binary_divergence,
+    class_divergence,
+    r_drop,
+)
 from nlp_finetune.learning.schedules import make_scheduler
 from nlp_finetune.models import adapters, sharding
 from nlp_finetune.runs.saving import Checkpoints
@@ -55,6 +63,7 @@ class Settings:
     sharded: bool = False
     checkpoint: str | None = None
     save_at: int | None = None
+    regularizer: str | None = None
 
 
 def run(settings: Settings) -> dict[str, Any]:
@@ -82,6 +91,9 @@ def build_job(settings: Settings, folder: str) -> Job:
     from transformers import TrainingArguments
 
     torch.manual_seed(0)
+    model = _model(settings)
+    if settings.regularizer == "neftune":
+        add_noise(model, alpha=5.0)
     plan = BatchPlan(
         [len(row["input_ids"]) for row in _rows(settings)],
         settings.batch_size,
@@ -92,6 +104,8 @@ def build_job(settings: Settings, folder: str) -> Job:
     )
     flow = Flow(plan, log_every=1, eval_every=2, save_every=None)
     callbacks: list[Any] = [flow, RankSeed(3, rank=PartialState(cpu=True).process_index)]
+    if settings.regularizer == "l2_sp":
+        callbacks.append(PullToStart(model, strength=1.0))
     if settings.schedule == "plateau":
         callbacks += [_BestFirst(), ReduceOnPlateau(patience=1, factor=0.5, say=lambda _: None)]
     if settings.patience is not None:
@@ -213,7 +227,11 @@ def _objective(settings: Settings) -> Any:
         outputs = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
         return loss(outputs.logits, batch["labels"]) / num_items, outputs
 
-    return objective
+    if settings.regularizer == "r_drop":
+        return r_drop(
+            objective, weight=1.0, divergence=binary_divergence if settings.loss == "bce" else class_divergence
+        )
+    return adversarial(objective, size=1.0) if settings.regularizer == "adversarial" else objective
 
 
 def main() -> None:

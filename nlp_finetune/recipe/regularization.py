@@ -1,0 +1,29 @@
+"""The section `regularize`: what keeps a model from learning its training rows by heart."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from nlp_finetune.recipe.section import Conflict, NotNegative, Section
+
+
+class Regularize(Section):
+    """What is asked of a model beyond fitting its training rows; each is off at 0."""
+
+    r_drop: NotNegative = Field(
+        default=0.0, description="Weight of the difference between two passes with other dropout (R-Drop)."
+    )
+    adversarial: NotNegative = Field(
+        default=0.0, description="Length of the step by which word embeddings are moved to raise the loss (FGM)."
+    )
+    neftune: NotNegative = Field(
+        default=0.0, description="Size of the uniform noise on word embeddings in training (NEFTune's alpha)."
+    )
+    l2_sp: NotNegative = Field(
+        default=0.0, description="Strength of the pull of the backbone towards its pretrained weights (L2-SP)."
+    )
+
+    def conflicts(self) -> list[Conflict]:
+        if self.r_drop and self.adversarial:
+            return [("adversarial", "not together with r_drop: each runs the model twice a step; choose one")]
+        return []
