@@ -110,7 +110,6 @@ def build_job(settings: Settings, folder: str) -> Job:
         callbacks += [_BestFirst(), ReduceOnPlateau(patience=1, factor=0.5, say=lambda _: None)]
     if settings.patience is not None:
         callbacks += [_BestFirst(), EarlyStopping(patience=settings.patience, say=lambda _: None)]
-    model = _model(settings)
     if settings.sharded:
         sharding.shard(
             model, device=torch.device("cpu"), processes=settings.processes, reshard=True, say=lambda _: None
