@@ -10,6 +10,7 @@ import pytest
 
 from nlp_finetune.errors import InputError
 from nlp_finetune.recipe import Loaded, find, load, to_yaml
+from nlp_finetune.recipe.schema import OPTIONAL, SECTIONS
 
 Read = Callable[..., Loaded]
 
@@ -180,7 +181,7 @@ def test_a_mapping_made_by_two_layers_names_both(read: Read, minimal: str) -> No
 def test_origins_cover_every_key(read: Read, minimal: str) -> None:
     loaded = read(minimal)
     dumped = loaded.recipe.model_dump()
-    sections = {"task", "model", "data", "loss", "optim", "train", "hub"}
+    sections = {"task", *SECTIONS} - OPTIONAL
     expected = {f"{s}.{k}" for s in sections for k in dumped[s]} | (set(dumped) - sections)
     assert set(loaded.origins) == expected
 
