@@ -23,7 +23,7 @@ from nlp_finetune.data.drawing import DrawnRows
 from nlp_finetune.errors import InputError
 from nlp_finetune.job import Job
 from nlp_finetune.learning.flow import Flow
-from nlp_finetune.learning.micro_batch import choose_micro_batches, freeze_unused
+from nlp_finetune.learning.micro_batch import check_coupling, choose_micro_batches, freeze_unused
 from nlp_finetune.learning.optimizers import make_optimizer
 from nlp_finetune.learning.precision import choose_precision
 from nlp_finetune.learning.regularizers import PullToStart, add_noise
@@ -213,6 +213,11 @@ def build(
         train.micro_batch_size, model, lengths, batch_size=prepared.batch_size, runtime=runtime, precision=precision,
         collate=collate, rows=rows, objective=training, inputs=task.probe_inputs(processor), say=say,
     )  # fmt: skip
+    if task.couples_rows is not None:
+        pieces = micro_batches * runtime.processes
+        check_coupling(
+            task.couples_rows, needed=task.fewest_rows, batch_size=prepared.batch_size, pieces=pieces, say=say
+        )
     if runtime.strategy == "fsdp":
         sharding.shard(model, device=runtime.device, processes=runtime.processes, reshard=runtime.reshard, say=say)
     elif runtime.processes > 1:

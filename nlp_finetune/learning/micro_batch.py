@@ -55,6 +55,21 @@ def choose_micro_batches(
     return min(micro_batches, batch_size // runtime.processes)
 
 
+def check_coupling(why: str, *, needed: int, batch_size: int, pieces: int, say: Callable[[str], None]) -> None:
+    """Say what the cut of an optimizer step into `pieces` means where the rows of a micro batch are coupled.
+
+    Raises `InputError` where a micro batch has fewer rows than are `needed` to learn anything.
+    """
+    fewest, most = batch_size // pieces, math.ceil(batch_size / pieces)
+    if fewest < needed:
+        raise InputError(
+            f"{why}, and a micro batch would have {fewest} row here: it needs at least {needed}. Raise "
+            "train.micro_batch_size or train.batch_size, or use fewer processes."
+        )
+    rows = str(most) if fewest == most else f"{fewest} or {most}"
+    say(f"{why}: {rows} rows; results depend on train.micro_batch_size and on the number of processes")
+
+
 def _estimate(
     model: torch.nn.Module,
     longest: int,

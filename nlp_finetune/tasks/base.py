@@ -71,6 +71,8 @@ class BaseTask(ABC):
     Options: ClassVar[type[TaskOptions]]
     metric: str
     """Default of `train.metric`: the plain name of the metric that picks the best checkpoint."""
+    fewest_rows: int = 1
+    """Rows that a micro batch must have where they are coupled, or there is nothing to learn."""
     couples_rows: ClassVar[str | None] = None
     """Why results depend on the cut into micro batches (in-batch negatives, say); None if they do not."""
 

@@ -9,6 +9,7 @@ from nlp_finetune.tasks import base
 
 NAMES = [
     "causal_lm",
+    "embedding",
     "image_cls",
     "masked_lm",
     "multiple_choice",
