@@ -28,7 +28,7 @@ from nlp_finetune.learning.optimizers import make_optimizer
 from nlp_finetune.learning.precision import choose_precision
 from nlp_finetune.learning.regularizers import PullToStart, add_noise
 from nlp_finetune.learning.schedules import make_scheduler
-from nlp_finetune.models import adapters, sharding
+from nlp_finetune.models import adapters, freezing, sharding
 from nlp_finetune.models import checkpoint as checkpoints
 from nlp_finetune.models.loading import check_family, load_config, load_model
 from nlp_finetune.recipe import Recipe
@@ -276,6 +276,7 @@ def _model(prepared: Prepared, folder: RunFolder) -> PreTrainedModel:
     task.complete_model(model, say)
     if recipe.regularize.neftune:
         add_noise(model, alpha=recipe.regularize.neftune)
+    freezing.freeze(model, recipe.freeze.layers, recipe.freeze.patterns, recipe.freeze.all_but_head, say=say)
     if recipe.lora is not None:
         base = adapters.find_base(prepared.checkpoint, model, keep=folder.base)
         adapter = recipe.lora.model_dump()

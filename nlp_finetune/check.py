@@ -240,6 +240,15 @@ def _adapter_fact(prepared: Prepared, model: Any) -> list[tuple[str, str]]:
     return [("adapters", line) for line in said]
 
 
+def _freeze_fact(prepared: Prepared, model: Any) -> list[tuple[str, str]]:
+    """Freeze what the recipe freezes in a model without memory, and what that is."""
+    from nlp_finetune.models import freezing
+
+    said, section = list[str](), prepared.recipe.freeze
+    freezing.freeze(model, section.layers, section.patterns, section.all_but_head, say=said.append)
+    return [("freeze", line) for line in said]
+
+
 def plan_report(prepared: Prepared, runtime: Runtime) -> PlanReport:
     """Say what training would do, without loading weights: the model is built without memory."""
     import torch
@@ -252,7 +261,7 @@ def plan_report(prepared: Prepared, runtime: Runtime) -> PlanReport:
     optim, train = recipe.optim, recipe.train
     with torch.device("meta"):
         model = getattr(transformers, prepared.task.auto_class).from_config(prepared.config)
-    adapter = _adapter_fact(prepared, model)
+    adapter = [*_freeze_fact(prepared, model), *_adapter_fact(prepared, model)]
     steps, rows = prepared.steps, len(prepared.encoded["train"])
     factor = ScheduleFactor(optim.schedule, warmup=optim.warmup, steps=steps, power=optim.power, decay=optim.decay)
     marks = [(f"{share}%", min(steps - 1, round(share / 100 * steps))) for share in (0, 25, 50, 75, 100)]

@@ -32,6 +32,10 @@ def check(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -> None:
             f"train.metric {recipe.train.metric}: not among this task's metrics ({', '.join(metrics)})"
             + (f"; did you mean {near[0]}?" if near else ".")
         )
+    if recipe.lora is not None and recipe.freeze.is_set:
+        raise InputError(
+            "freeze: lora freezes everything but its adapters and the head already; leave one of them out."
+        )
     choose_precision(recipe.train.precision, runtime.device, lambda _: None)
     check_available(recipe.optim.name, runtime.device)
     _check_strategy(recipe, runtime)

@@ -41,8 +41,25 @@ class LayerGroup:
     repeated: int = 1
 
 
+@dataclass(frozen=True)
+class Part:
+    """A module of a model with its place in it: the same as a `LayerGroup`, before anything is counted."""
+
+    name: str
+    kind: Kind
+    module: nn.Module
+    repeated: int = 1
+
+
 def layer_groups(model: nn.Module) -> list[LayerGroup]:
-    """Groups of a model's parameters: embeddings, each block, what follows them, the head.
+    """The parts of a model with their shapes and sizes; a shared parameter counts where it stands first."""
+    seen: set[int] = set()
+    groups = [_group(part.name, part.kind, part.module, seen, part.repeated) for part in parts(model)]
+    return [group for group in groups if group.parameters]
+
+
+def parts(model: nn.Module) -> Iterator[Part]:
+    """Parts of a model in its order: embeddings, each block, what follows them, the head.
 
     Blocks are the elements of the outermost module lists of the base model whose elements are alike
     and have parts of their own (BERT's layers, both stacks of BART, the stages of a ResNet). What
@@ -53,8 +70,6 @@ def layer_groups(model: nn.Module) -> list[LayerGroup]:
     prefix = next((f"{name}." for name, module in model.named_modules() if module is base and name), "")
     lists = dict(block_lists(base))
     blocks = {f"{name}.{i}": block for name, stack in lists.items() for i, block in enumerate(stack)}
-    seen: set[int] = set()
-    groups = []
     before_blocks = True
     for name, module in _parts(base, blocks, ""):
         if name in blocks:
@@ -64,10 +79,9 @@ def layer_groups(model: nn.Module) -> list[LayerGroup]:
             kind = "embeddings"
         else:
             kind = "norm" if _is_norm(module) else "pooler"
-        groups.append(_group(prefix + name, kind, module, seen, _repeats(model, lists) if name in blocks else 1))
+        yield Part(prefix + name, kind, module, _repeats(model, lists) if name in blocks else 1)
     if base is not model:
-        groups += [_group(name, "head", module, seen) for name, module in _direct_parts(model) if module is not base]
-    return [group for group in groups if group.parameters]
+        yield from (Part(name, "head", module) for name, module in _direct_parts(model) if module is not base)
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:

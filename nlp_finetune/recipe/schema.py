@@ -12,6 +12,7 @@ from pydantic import Field, SerializeAsAny, SkipValidation
 from nlp_finetune.recipe.adapters import Lora
 from nlp_finetune.recipe.durations import Duration
 from nlp_finetune.recipe.finding import names_a_file
+from nlp_finetune.recipe.freezing import Freeze
 from nlp_finetune.recipe.learning import Loss, Optim
 from nlp_finetune.recipe.regularization import Regularize
 from nlp_finetune.recipe.section import (
@@ -241,6 +242,7 @@ class Recipe(Section):
     model: Model = Field(description="Which checkpoint is fine-tuned, and what is changed in it.")
     data: Data = Field(description="Which rows are trained on, validated on and tested on.")
     lora: Lora | None = Field(default=None, description="Adapters that are trained in place of all weights.")
+    freeze: Freeze = Field(default_factory=Freeze, description="What stays as the checkpoint has it.")
     loss: Loss = Field(default=Loss(), description="What training minimises.")
     regularize: Regularize = Field(
         default=Regularize(), description="What is asked of a model beyond fitting its training rows; each is off at 0."
@@ -259,6 +261,7 @@ SECTIONS: dict[str, type[Section]] = {
     "model": Model,
     "data": Data,
     "lora": Lora,
+    "freeze": Freeze,
     "loss": Loss,
     "regularize": Regularize,
     "optim": Optim,

@@ -35,7 +35,7 @@ from nlp_finetune.learning.regularizers import (
     r_drop,
 )
 from nlp_finetune.learning.schedules import make_scheduler
-from nlp_finetune.models import adapters, sharding
+from nlp_finetune.models import adapters, freezing, sharding
 from nlp_finetune.runs.saving import Checkpoints
 from nlp_finetune.runs.timing import Stopwatch
 from nlp_finetune.runtime import Runtime
@@ -57,6 +57,7 @@ class Settings:
     dropout: float = 0.0
     changing_rows: bool = False
     adapter: str | None = None
+    frozen_layers: int | None = None
     weights: list[float] | None = None
     optimizer: str = "adamw"
     schedule: str = "linear"
@@ -179,6 +180,7 @@ def _model(settings: Settings) -> torch.nn.Module:
         attention_probs_dropout_prob=settings.dropout,
     )
     model = BertForSequenceClassification(config)
+    freezing.freeze(model, settings.frozen_layers, [], False, say=lambda _: None)
     if settings.adapter is None:
         return model
     return adapters.add(

@@ -1,0 +1,139 @@
+"""Which parameters stay as they are, and the blocks that run in evaluation mode because of it.
+
+Groups of layers are those of `summary.layer_groups`: found by structure, for every family alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from nlp_finetune.errors import InputError
+from nlp_finetune.models.checkpoint import did_you_mean
+from nlp_finetune.models.heads import shorten
+from nlp_finetune.models.loading import new_parameters
+from nlp_finetune.models.summary import Part, count_parameters, parts
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+
+def freeze(
+    model: PreTrainedModel,
+    layers: int | None,
+    patterns: Sequence[str],
+    all_but_head: bool,
+    *,
+    say: Callable[[str], None],
+) -> None:
+    """Freeze parameters, in place, before the model is wrapped or given to an optimizer.
+
+    `layers` freezes the embeddings and so many blocks, in the order of the model (the encoder's before
+    the decoder's); `patterns` are globs over parameter names; `all_but_head` leaves the head and
+    whatever else the checkpoint lacks. Modules that are frozen as a whole run in evaluation mode from
+    here on, whatever mode the model is in: no dropout, and BatchNorm keeps its statistics.
+
+    Raises `InputError` for more layers than there are, for a pattern that matches nothing, for a model
+    without a head of its own, and where nothing is left to train.
+    """
+    frozen: set[str] = set()
+    if layers is not None:
+        frozen |= _first_layers(model, layers)
+    for pattern in patterns:
+        frozen |= _matching(model, pattern)
+    if all_but_head:
+        frozen |= _all_but_head(model)
+    if not frozen:
+        return
+    for name, parameter in model.named_parameters():
+        if name in frozen:
+            parameter.requires_grad_(False)
+    total, trained = count_parameters(model)
+    if trained == 0:
+        raise InputError("freeze: every parameter is frozen, so there is nothing left to train.")
+    still = list(frozen_modules(model))
+    keep_in_evaluation_mode(model, [module for _, module in still])
+    say(
+        f"frozen: {shorten([name for name, _ in still] or sorted(frozen), 4)}; "
+        f"{trained:,} of {total:,} parameters trained ({trained / total:.2%})"
+    )
+
+
+def _first_layers(model: PreTrainedModel, layers: int) -> set[str]:
+    found = list(parts(model))
+    blocks = [part for part in found if part.kind == "block"]
+    if layers > len(blocks):
+        raise InputError(f"freeze.layers {layers}: this model ({model.config.model_type}) has {_counted(blocks)}.")
+    chosen = [part for part in found if part.kind == "embeddings"] + blocks[:layers]
+    return _names(model, chosen)
+
+
+def _counted(blocks: Sequence[Part]) -> str:
+    if not blocks:
+        return "no list of blocks; use freeze.patterns"
+    shared = f", which a forward pass runs {blocks[0].repeated} times" if blocks[0].repeated > 1 else ""
+    return f"{len(blocks)} block{'s'[: len(blocks) > 1]}{shared}"
+
+
+def _names(model: nn.Module, chosen: Collection[Part]) -> set[str]:
+    """Names of the parameters of parts; one that is shared goes by its first name."""
+    ids = {id(parameter) for part in chosen for parameter in part.module.parameters()}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in ids}
+
+
+def _matching(model: nn.Module, pattern: str) -> set[str]:
+    names = [name for name, _ in model.named_parameters()]
+    found = {name for name in names if fnmatchcase(name, pattern)}
+    if not found:
+        raise InputError(
+            f"freeze.patterns {pattern}: no parameter of this model is called so. Its parameters are called like "
+            f"{shorten(_samples(names), 4)}.{did_you_mean(pattern, names)}"
+        )
+    return found
+
+
+def _samples(names: Sequence[str]) -> list[str]:
+    """A few names from all over the model."""
+    return [names[i] for i in sorted({0, len(names) // 3, 2 * len(names) // 3, len(names) - 1})]
+
+
+def _all_but_head(model: PreTrainedModel) -> set[str]:
+    names = {name for name, _ in model.named_parameters()}
+    head = _names(model, [part for part in parts(model) if part.kind == "head"])
+    # A tied output layer goes by the name of the embeddings, which are no head.
+    head -= _names(model, [part for part in parts(model) if part.kind != "head"])
+    if not head:
+        raise InputError(
+            f"freeze.except head: {type(model).__name__} has no head of its own. Use freeze.layers or freeze.patterns."
+        )
+    return names - head - new_parameters(model)
+
+
+def frozen_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The largest modules all of whose parameters (at least one) are frozen, by name."""
+
+    def inside(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+        parameters = list(module.parameters())
+        if not parameters:
+            return
+        if not any(parameter.requires_grad for parameter in parameters):
+            yield name, module
+            return
+        for child, part in module.named_children():
+            yield from inside(f"{name}.{child}" if name else child, part)
+
+    yield from inside("", model)
+
+
+def keep_in_evaluation_mode(model: nn.Module, modules: Sequence[nn.Module]) -> None:
+    """Put modules into evaluation mode before every forward pass: engines call `train()` on the whole model."""
+
+    def settle(*_: Any) -> None:
+        for module in modules:
+            if module.training:
+                module.eval()
+
+    model.register_forward_pre_hook(settle)
+    settle()

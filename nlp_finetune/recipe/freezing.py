@@ -1,0 +1,52 @@
+"""The section `freeze`: what does not train."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, create_model
+
+from nlp_finetune.recipe.section import Conflict, Section, Text
+
+
+class _Freeze(Section):
+    """What stays as the checkpoint has it; frozen blocks run without dropout."""
+
+    layers: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Freeze the embeddings and so many blocks from below; null freezes none."
+    )
+    patterns: list[Text] = Field(
+        default_factory=list, description="Freeze parameters by their names, as globs: `*.attention.*`."
+    )
+
+    def conflicts(self) -> list[Conflict]:
+        if self.all_but_head and (self.layers is not None or self.patterns):
+            return [("except", "freezes everything but the head: leave out freeze.layers and freeze.patterns")]
+        return []
+
+    @property
+    def all_but_head(self) -> bool:
+        """Whether the head alone trains."""
+        return getattr(self, "except", None) == "head"
+
+    @property
+    def is_set(self) -> bool:
+        """Whether anything is frozen."""
+        return self.layers is not None or bool(self.patterns) or self.all_but_head
+
+
+if TYPE_CHECKING:
+    Freeze = _Freeze
+else:
+    # `except` is a word of the language, so no class body can declare it.
+    Freeze = create_model(
+        "Freeze",
+        __base__=_Freeze,
+        __doc__=_Freeze.__doc__,
+        **{
+            "except": (
+                Literal["head"] | None,
+                Field(default=None, description="`head` freezes everything but the head."),
+            )
+        },
+    )
