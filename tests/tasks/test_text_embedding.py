@@ -227,7 +227,10 @@ def test_bad_rows_end_with_one_message_and_write_nothing(name: str, tmp_path: Pa
 
 
 REFUSED = {
-    "an encoder and a decoder": (["model.checkpoint=scratch:t5"], "model type t5 is no encoder of texts"),
+    "an encoder and a decoder": (
+        ["model.checkpoint=scratch:t5", "model.config={}"],
+        "model type t5 is no encoder of texts",
+    ),
     "a scale without negatives": (["task.scale=10.0"], "task.scale: pairs with scores have no in-batch negatives"),
     "a loss for other pairs": (["loss.name=cross_entropy"], "use mse or huber"),
     "scores outside the range": (["task.score_range=[0, 1]"], "outside task.score_range"),
