@@ -135,7 +135,7 @@ def _refuse_long(rows: Mapping[str, list[Any]], tokenizer: Any, max_length: int)
         if length > max_length:
             raise InputError(
                 f"row {row} has {length} tokens, more than task.max_length={max_length}. "
-                "Raise task.max_length, or set task.on_long to truncate, head_tail or window."
+                "Raise task.max_length, or choose another task.on_long."
             )
 
 

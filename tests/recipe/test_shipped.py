@@ -14,6 +14,7 @@ NAMES = [
     "masked_lm",
     "multiple_choice",
     "qa",
+    "seq2seq",
     "text_cls",
     "text_cls_ernie",
     "text_multilabel",
