@@ -78,7 +78,8 @@ def measure(written: Sequence[str], references: Sequence[Sequence[str]], *, bleu
     with sacrebleu's exponential smoothing (Post 2018).
     """
     from rouge_score.rouge_scorer import RougeScorer
-    from sacrebleu.metrics import BLEU, CHRF
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
 
     scorer = RougeScorer(list(_ROUGE), tokenizer=Tokenizer())
     rouge = [scorer.score_multi(list(known), text) for text, known in zip(written, references, strict=True)]
@@ -86,7 +87,8 @@ def measure(written: Sequence[str], references: Sequence[Sequence[str]], *, bleu
     same = [text.strip() in {one.strip() for one in known} for text, known in zip(written, references, strict=True)]
     means["exact_match"] = np.array(same, dtype=float)
     most = max((len(known) for known in references), default=1)
-    streams = [[known[i] if i < len(known) else None for known in references] for i in range(most)]
+    # An empty reference is one that is not there.
+    streams = [[known[i] if i < len(known) else "" for known in references] for i in range(most)]
     corpus = {"chrf": CHRF(), "bleu": BLEU(tokenize=bleu, force=True)}
     counts = {name: np.array(metric._extract_corpus_statistics(written, streams)) for name, metric in corpus.items()}
     return Statistics(means, counts, corpus)
