@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from nlp_finetune.data.checks import Finding
+    from nlp_finetune.metrics.details import RowScores
     from nlp_finetune.models.checkpoint import Checkpoint
     from nlp_finetune.models.decoding import Search
 
@@ -264,6 +265,20 @@ class Task(BaseTask):
     def resampled_metric(self, name: str, predictions: Sequence[Any], rows: Dataset) -> Callable[[np.ndarray], float]:
         statistics = self._measured([one.text for one in predictions], rows)
         return lambda positions: statistics.score(name, positions)
+
+    def row_scores(self, predictions: Sequence[Any], rows: Dataset) -> RowScores:
+        from nlp_finetune.metrics.details import row_scores
+
+        return row_scores("rougeL", self._measured([one.text for one in predictions], rows).means["rougeL"])
+
+    def evidence(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, Any]:
+        """The rows that are `hardest`: how far from 1 their ROUGE-L is, what was written and what should have been."""
+        from nlp_finetune.metrics.details import mistake, worst
+
+        closeness = self.row_scores(predictions, rows).values
+        pairs = zip(predictions, rows, closeness, strict=True)
+        found = (mistake(row["row"], row["source"], row["target"], p.text, 1 - c) for p, row, c in pairs if c < 1)
+        return {"hardest": worst(found)}
 
     def baselines(self, rows: Mapping[str, Dataset]) -> dict[str, dict[str, dict[str, float]]]:
         from nlp_finetune.metrics.written import rivals, scores
