@@ -216,6 +216,7 @@ def test_the_search_is_set_anew_for_each_prediction(finished: Path) -> None:
     assert "task.max_length=9: predict can set task.max_new_tokens, task.num_beams" in done.stderr
 
 
+@pytest.mark.slow
 def test_bart_with_an_adapter_is_the_same_merged_and_beside_its_base(tmp_path: Path) -> None:
     trained(
         tmp_path, "bart", "lora.rank=4", "train.engine=accelerate", "optim.learning_rate=0.05", "train.max_steps=8",
@@ -261,7 +262,7 @@ REFUSED = {
     ),
     "a missing column": (["task.target=notes"], "task.target: no column 'notes'. Columns: message, note"),
     "a penalty without beams": (["task.length_penalty=2.0"], "only used with task.num_beams above 1"),
-    "an empty target": (["data.source=hole.jsonl", "task.target=note"], r"column 'note' is empty in 1 of 30 rows"),
+    "an empty target": (["data.source=hole.jsonl", "task.source=message", "task.target=note"], r"column 'note' is empty in 1 of 30 rows"),
     "a target too long": (
         ["task.on_long=error", "task.max_target_length=6", "task.max_length=200"],
         "its target has .* tokens, more than task.max_target_length=6",
