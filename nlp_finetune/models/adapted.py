@@ -29,6 +29,7 @@ def load_merged(folder: Path, *, auto_class: str, say: Callable[[str], None]) ->
     """
     import torch
     from peft import PeftConfig, PeftModel
+    from transformers import GenerationConfig
 
     config = PeftConfig.from_pretrained(str(folder))
     base, revision = config.base_model_name_or_path, config.revision
@@ -51,4 +52,6 @@ def load_merged(folder: Path, *, auto_class: str, say: Callable[[str], None]) ->
     if lost:
         raise InputError(f"This run is an adapter for {shown}, which lacks {shorten(lost, 3)}. Is it the right base?")
     adapters.load(adapted, folder)
+    if (folder / "generation_config.json").is_file():
+        loaded.model.generation_config = GenerationConfig.from_pretrained(folder)
     return adapters.merge(adapted).eval()

@@ -234,7 +234,10 @@ def export(adapted: PeftModel, folder: Path) -> None:
     if initial is not None:
         config, state = _as_lora(config, state, initial)
     _write(adapted, config, state, folder)
-    adapted.get_base_model().config.save_pretrained(folder / BASE_CONFIG)
+    model = adapted.get_base_model()
+    model.config.save_pretrained(folder / BASE_CONFIG)
+    if model.can_generate():  # in the way that was set for this task, not the base's own
+        model.generation_config.save_pretrained(folder)
     if adapted.base.unsaved is not None:
         adapted.base.unsaved.save_pretrained(adapted.base.name)
 

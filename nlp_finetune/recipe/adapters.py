@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from nlp_finetune.recipe.section import BelowOne, Conflict, Count, Positive, Section, Text
 
 _LOW_RANK = ("lora", "dora", "rslora", "pissa")
+_NOT_MERGED = ("prefix", "prefix_tuning", "prompt", "prompt_tuning", "p_tuning", "multitask_prompt_tuning", "cpt")
+"""Methods of peft that put something before the input, in place of changing weights."""
+_NOT_OFFERED = ("adalora", "adaption_prompt", "boft", "bone", "fourierft", "hra", "loha", "lokr", "ln_tuning", "oft",
+    "poly", "randlora", "vblora", "xlora")  # fmt: skip
+"""Other methods of peft: each would need the tests that those on offer have."""
 
 
 class Lora(Section):
@@ -31,6 +36,22 @@ class Lora(Section):
         default_factory=dict,
         description="Other ranks for some layers: the end of a layer's name, or a regular expression, to a rank.",
     )
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _refuse_by_name(cls, value: Any) -> Any:
+        """Say why a method that peft has is not taken."""
+        name = str(value).lower().replace("-", "_")
+        if name in _NOT_MERGED:
+            raise ValueError(
+                f"{value} puts learned tokens before the input. They can't be worked into the weights, so model/ "
+                "would not be a whole model for plain transformers; lora trains as few parameters and can"
+            )
+        if name in _NOT_OFFERED:
+            raise ValueError(
+                f"peft has {value}, this package does not offer it; lora and dora do the same kind of work"
+            )
+        return value
 
     def conflicts(self) -> list[Conflict]:
         users = {

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from nlp_finetune.errors import InputError
 from nlp_finetune.recipe import Loaded, Lora, to_yaml
 
 Read = Callable[..., Loaded]
@@ -75,3 +76,19 @@ def test_what_is_wrong_is_said(overrides: list[str], message: str, refusal: Call
 def test_a_resolved_recipe_gives_the_same_adapters_again(read: Read, minimal: str) -> None:
     first = read(minimal, "lora.method=rslora", "lora.rank_pattern={query: 4}", "lora.targets=[query, value]")
     assert read(to_yaml(first.recipe)).recipe == first.recipe
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [
+        ("prefix", "prefix puts learned tokens before the input. They can't be worked into the weights"),
+        ("prompt-tuning", "prompt-tuning puts learned tokens before the input"),
+        ("adalora", "peft has adalora, this package does not offer it"),
+        ("lorra", "it takes 'lora', 'dora', .*did you mean 'lora'"),
+    ],
+)
+def test_other_methods_are_refused_by_name_and_with_the_reason(
+    method: str, reason: str, read: Read, minimal: str
+) -> None:
+    with pytest.raises(InputError, match=reason):
+        read(minimal, f"lora.method={method}")

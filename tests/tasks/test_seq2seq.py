@@ -262,7 +262,10 @@ REFUSED = {
     ),
     "a missing column": (["task.target=notes"], "task.target: no column 'notes'. Columns: message, note"),
     "a penalty without beams": (["task.length_penalty=2.0"], "only used with task.num_beams above 1"),
-    "an empty target": (["data.source=hole.jsonl", "task.source=message", "task.target=note"], r"column 'note' is empty in 1 of 30 rows"),
+    "an empty target": (
+        ["data.source=hole.jsonl", "task.source=message", "task.target=note"],
+        r"column 'note' is empty in 1 of 30 rows",
+    ),
     "a target too long": (
         ["task.on_long=error", "task.max_target_length=6", "task.max_length=200"],
         "its target has .* tokens, more than task.max_target_length=6",
