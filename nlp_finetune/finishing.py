@@ -119,6 +119,7 @@ def _training_figures(prepared: Prepared, built: Built, runtime: Runtime) -> dic
         "time_split": {part: round(spent, 3) for part, spent in built.stopwatch.split.items()},
         "steps": steps,
         "trainable_parameters": trainable,
+        "trainable_share": round(trainable / total, 6),
         "total_parameters": total,
         "engine": prepared.recipe.train.engine,
         "precision": built.precision,

@@ -125,9 +125,20 @@ def encode(rows: Mapping[str, list[Any]], tokenizer: Any, *, max_length: int, on
     )
     columns = {name: list(values) for name, values in encoded.items()}
     columns["source"] = columns.pop("overflow_to_sample_mapping", list(range(len(text))))
+    _fill_empty(columns, tokenizer)
     columns["length"] = [len(ids) for ids in columns["input_ids"]]
     columns.pop("attention_mask", None)  # all ones until a batch is padded
     return columns
+
+
+def _fill_empty(columns: dict[str, list[Any]], tokenizer: Any) -> None:
+    """Give rows of no token one: GPT-2's tokenizer puts nothing around an empty text, and no model reads nothing."""
+    special = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
+    one = next((token for token in special if token is not None), 0)
+    for position, ids in enumerate(columns["input_ids"]):
+        if not ids:
+            for name in columns.keys() & set(tokenizer.model_input_names):
+                columns[name][position] = [one if name == "input_ids" else 0]
 
 
 def _refuse_long(rows: Mapping[str, list[Any]], tokenizer: Any, max_length: int) -> None:

@@ -100,14 +100,24 @@ def ignore(line: str) -> None:
     """A `say` for tests that are not about what is said."""
 
 
-def make(family: str, task_name: str, *, say: Callable[[str], None] = ignore, **edits: Any) -> Setting:
-    """The task on the family's model, drawn at random; raises `InputError` where they don't go together."""
+def make(
+    family: str,
+    task_name: str,
+    *,
+    columns: dict[str, list[Any]] | None = None,
+    say: Callable[[str], None] = ignore,
+    **edits: Any,
+) -> Setting:
+    """The task on the family's model, drawn at random, with `ROWS` or other `columns` of data.
+
+    Raises `InputError` where they don't go together.
+    """
     task = find(task_name)(options_of(task_name)(**OPTIONS.get(task_name, {"max_length": 32})))
     checkpoint = resolve(f"scratch:{family}")
     config = load_config(checkpoint, overrides={}, edits={**FAMILIES[family], "vocab_size": 330, **edits})
     check_family(config, auto_class=task.auto_class)
     task.check_config(config)
-    columns = ROWS[task_name]
+    columns = columns or ROWS[task_name]
     raw = Dataset.from_dict({**columns, "row": list(range(1, 1 + len(next(iter(columns.values())))))})
     rows = task.prepare({"train": raw}, say)["train"]
     apply_overrides(config, task.config_overrides())

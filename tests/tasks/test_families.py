@@ -29,6 +29,7 @@ FAST = {
 """One of each task in every run of the tests; all others are slow by their number alone."""
 PAIRS = [(family, task) for family in FAMILIES for task in ROWS if fits(family, task)]
 MATRIX = [pytest.param(*pair, marks=[] if pair in FAST else pytest.mark.slow, id="-".join(pair)) for pair in PAIRS]
+CLASSIFIERS = [pytest.param(p.values[0], marks=p.marks) for p in MATRIX if p.values[1] == "text_classification"]
 ADAPTED = {
     "bert": {"query", "key", "value", "dense"},
     "ernie": {"query", "key", "value", "dense"},
@@ -134,7 +135,7 @@ def test_automatic_targets_are_the_linear_layers_of_the_blocks(family: str) -> N
     assert {name.rpartition(".")[2] for name in found} == ADAPTED[family]
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if fits(family, "text_classification")])
+@pytest.mark.parametrize("family", CLASSIFIERS)
 def test_a_text_is_classified_alike_alone_and_among_longer_ones(family: str) -> None:
     setting = make(family, "text_classification")
     setting.train(setting.model)
@@ -164,3 +165,29 @@ def test_merged_and_unmerged_t5_differ_by_rounding_alone() -> None:
     in_fp64 = adapted.double()
     expected = setting.answer(in_fp64)
     torch.testing.assert_close(setting.answer(adapters.merge(in_fp64)), expected, atol=1e-11, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bert"])
+def test_an_empty_text_is_classified_too(family: str) -> None:
+    setting = make(family, "text_classification", columns={"text": ["a b c", "", "old", ""], "label": list("abab")})
+    alone = np.stack(setting.predictions(setting.model, batch_size=1))
+    together = np.stack(setting.predictions(setting.model, batch_size=4))
+    np.testing.assert_allclose(together, alone, atol=2e-6)
+    np.testing.assert_allclose(alone[1], alone[3], atol=1e-7)
+
+
+def test_ernie_keeps_the_epsilon_of_its_norms_and_its_task_embedding(tmp_path: Path) -> None:
+    # ERNIE 1 and 2 have 1e-5, ERNIE 3 has 1e-12; the default would change what the weights compute, without a word.
+    setting = make("ernie", "text_classification", layer_norm_eps=1e-5)
+    setting.model.save_pretrained(tmp_path)
+    model = again(tmp_path, setting)
+    norms = [part for part in model.modules() if isinstance(part, torch.nn.LayerNorm)]
+    assert {part.eps for part in norms} == {1e-5}
+    ids = {name: setting.batch[name] for name in ("input_ids", "attention_mask")}
+    kinds = torch.zeros_like(ids["input_ids"])
+    with torch.no_grad():
+        first, same, other = (
+            model.eval()(**ids, **kind).logits for kind in ({}, {"task_type_ids": kinds}, {"task_type_ids": kinds + 1})
+        )
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)

@@ -19,6 +19,7 @@ from nlp_finetune.tasks.base import find, options_of
 from tests.command_line import Done, run
 from tests.tokenizers import letters
 
+ROOT = Path(__file__).resolve().parents[2]
 SIZES = {
     "t5": {"d_model": 32, "d_kv": 16, "d_ff": 32, "num_layers": 1, "num_heads": 2, "dropout_rate": 0.0},
     "bart": {
@@ -183,6 +184,13 @@ def plain(folder: Path, code: str) -> list[str]:
     return [eval(line) for line in done.stdout.strip().splitlines()]
 
 
+def plain_code(folder: Path, code: str) -> str:
+    guard = "import sys\ntry:\n    import torchvision\nexcept Exception:\n    sys.modules['torchvision'] = None\n"
+    command = [sys.executable, "-c", guard + code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder.parent, check=True)
+    return done.stdout.strip()
+
+
 def predicted(folder: Path, *more: object) -> dict[str, Any]:
     done = run("predict", folder, "--text", TEXT, *more, cwd=folder)
     assert done.code == 0, done.stderr
@@ -206,6 +214,15 @@ def test_evaluate_gives_the_scores_of_the_run(finished: Path) -> None:
 
 def test_plain_transformers_writes_the_same_without_being_told_how(finished: Path) -> None:
     assert plain(finished, SETTINGS) == [predicted(finished)["generated"]]
+
+
+@pytest.mark.slow
+def test_the_cards_python_writes_what_predict_does(finished: Path) -> None:
+    card = (finished / "README.md").read_text()
+    code = next(part for part in re.findall(r"```python\n(.*?)```", card, re.DOTALL) if "generate" in part)
+    text = re.search(r"tokenizer\((\".*?\"), truncation", code)[1]
+    shown = plain_code(finished, code)
+    assert shown == json.loads(run("predict", finished, "--text", eval(text), cwd=finished).stdout)["generated"]
 
 
 def test_the_search_is_set_anew_for_each_prediction(finished: Path) -> None:
@@ -236,6 +253,22 @@ def test_both_engines_write_the_same(family: str, tmp_path: Path) -> None:
         trained(tmp_path / engine, family, f"train.engine={engine}", "optim.learning_rate=0.01")
         found.append(json.loads((tmp_path / engine / "run" / "metrics.json").read_text())["test"])
     assert found[0] == found[1]
+
+
+@pytest.mark.slow
+def test_two_processes_write_and_score_what_one_does(tmp_path: Path) -> None:
+    found = []
+    for name, launcher in (("one", []), ("two", ["-m", "torch.distributed.run", "--nproc_per_node", "2"])):
+        settings = [*TINY, f"model.config={json.dumps({**SIZES['t5'], 'vocab_size': 500})}", "optim.learning_rate=0.01"]
+        command = [sys.executable, *launcher, str(ROOT / "run.py"), *settings, f"output_dir={tmp_path / name}"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=240)
+        assert done.returncode == 0, done.stderr[-3000:]
+        metrics = json.loads((tmp_path / name / "metrics.json").read_text())
+        assert json.loads((tmp_path / name / "environment.json").read_text())["processes"] == len(found) + 1
+        found.append({split: metrics[split] for split in ("validation", "test")})
+    assert found[1]["test"].pop("loss") == pytest.approx(found[0]["test"].pop("loss"), rel=1e-5)
+    assert found[1]["validation"].pop("loss") == pytest.approx(found[0]["validation"].pop("loss"), rel=1e-5)
+    assert found[1] == found[0]
 
 
 def test_check_says_what_is_cut_of_sources_and_of_targets(tmp_path: Path) -> None:

@@ -131,19 +131,24 @@ print(context[offsets[first][0] : offsets[last][1]])"""
 
 
 def _text_to_text(facts: Facts, address: str, texts: Sequence[str]) -> str:
+    """How it generates is saved with the model, or beside the adapter."""
     where = python_text(address)
     if facts.is_adapter:
-        loading = _merged(facts, address, "AutoTokenizer")
+        loading = (
+            f"{_merged(facts, address, 'AutoTokenizer, GenerationConfig')}\n"
+            f"model.generation_config = GenerationConfig.from_pretrained({where})"
+        )
     else:
         loading = (
             "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer\n\n"
             f"model = AutoModelForSeq2SeqLM.from_pretrained({where})"
         )
+    text = str(facts.section("task").get("source_prefix") or "") + texts[0]
     return f"""\
 {loading}
 tokenizer = AutoTokenizer.from_pretrained({where})
-inputs = tokenizer({python_text(texts[0], limit=2000)}, truncation=True, return_tensors="pt")
-print(tokenizer.decode(model.generate(**inputs, max_new_tokens=60)[0], skip_special_tokens=True))"""
+inputs = tokenizer({python_text(text, limit=2000)}, truncation=True, return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs)[0], skip_special_tokens=True))"""
 
 
 def _multiple_choice(facts: Facts, address: str, texts: Sequence[str]) -> str:
