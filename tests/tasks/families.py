@@ -46,6 +46,11 @@ ROWS: dict[str, dict[str, list[Any]]] = {
         "question": ["what is it"] * 8,
         "answers": [{"text": [text.split()[0]], "answer_start": [0]} for text in TEXTS],
     },
+    "multiple_choice": {
+        "question": TEXTS,
+        "choices": [text.split()[: 2 + i % 2] for i, text in enumerate(text + " or not" for text in TEXTS)],
+        "label": [i % 2 for i in range(8)],
+    },
     "causal_lm": {"text": [text + " and more" for text in TEXTS]},
     "masked_lm": {"text": [text + " and more" for text in TEXTS]},
     "seq2seq": {"source": TEXTS, "target": [" ".join(text.split()[::-1]) for text in TEXTS]},

@@ -21,6 +21,7 @@ FAST = {
     ("gpt2", "text_classification"),
     ("ernie", "text_classification"),
     ("roberta", "question_answering"),
+    ("distilbert", "multiple_choice"),
     ("modernbert", "masked_lm"),
     ("gpt2", "causal_lm"),
     ("bart", "seq2seq"),
