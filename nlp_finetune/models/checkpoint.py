@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import json
 import os
 import re
 from collections.abc import Iterable
@@ -155,11 +156,19 @@ def _model_folder(checkpoint: str) -> Path:
         )
     if (folder / "adapter_config.json").is_file():
         merged = folder.parent / "model"
-        instead = f"The merged model is {merged}." if (merged / "config.json").is_file() else ""
-        raise InputError(
-            f"{checkpoint}: an adapter without its base model. {instead or 'Give a folder with merged weights.'}"
-        )
+        is_there = (merged / "config.json").is_file()
+        instead = f"The merged model is {merged}." if is_there else "Give a folder with merged weights."
+        raise InputError(f"{checkpoint}: an adapter{_base_of(folder)}, not a whole model. {instead}")
     raise InputError(f"{checkpoint}: no checkpoint, there is no config.json in it ({contents(folder)}).")
+
+
+def _base_of(adapter: Path) -> str:
+    """What an adapter's configuration names as its base, for a message; empty where it names none."""
+    try:
+        base = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return f" for {base}" if base else ""
 
 
 def _check_hub_id(checkpoint: str) -> None:

@@ -101,7 +101,7 @@ def test_a_misspelt_path_is_told_its_neighbour() -> None:
     ("file", "message"),
     [
         ("notes.txt", "it holds notes.txt"),
-        ("adapter_config.json", "an adapter without its base"),
+        ("adapter_config.json", "an adapter, not a whole model"),
         (None, "it is empty"),
     ],
 )
@@ -123,3 +123,9 @@ def test_a_revision_of_something_that_is_not_on_the_hub_is_refused() -> None:
     folder_with("mine", "config.json")
     with pytest.raises(InputError, match="only a checkpoint on the Hub has revisions"):
         resolve("mine", revision="main")
+
+
+def test_an_adapter_names_the_base_that_it_belongs_to(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "someone/base"}')
+    with pytest.raises(InputError, match=r"an adapter for someone/base, not a whole model\. Give a folder with merged"):
+        resolve(str(tmp_path))
