@@ -114,9 +114,9 @@ def test_a_folder_without_configuration_is_refused_with_what_it_holds(file: str 
 
 
 def test_a_file_is_no_checkpoint() -> None:
-    Path("model.safetensors").write_text("")
+    Path("model.onnx").write_text("")
     with pytest.raises(InputError, match=r"the folder that holds config\.json"):
-        resolve("model.safetensors")
+        resolve("model.onnx")
 
 
 def test_a_revision_of_something_that_is_not_on_the_hub_is_refused() -> None:
