@@ -139,7 +139,10 @@ def test_automatic_targets_are_the_linear_layers_of_the_blocks(family: str) -> N
 @pytest.mark.parametrize("family", CLASSIFIERS)
 def test_a_text_is_classified_alike_alone_and_among_longer_ones(family: str) -> None:
     setting = make(family, "text_classification")
-    setting.train(setting.model)
+    with torch.no_grad():  # as it is drawn, a model this small gives nearly the same answer to every text
+        for parameter in setting.model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.2)
     alone = torch.tensor(np.stack(setting.predictions(setting.model, batch_size=1)))
     together = torch.tensor(np.stack(setting.predictions(setting.model, batch_size=8)))
     assert (alone.max(0).values - alone.min(0).values).max() > 1e-3
