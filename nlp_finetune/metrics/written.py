@@ -87,8 +87,8 @@ def measure(written: Sequence[str], references: Sequence[Sequence[str]], *, bleu
     same = [text.strip() in {one.strip() for one in known} for text, known in zip(written, references, strict=True)]
     means["exact_match"] = np.array(same, dtype=float)
     most = max((len(known) for known in references), default=1)
-    # An empty reference is one that is not there.
-    streams = [[known[i] if i < len(known) else "" for known in references] for i in range(most)]
+    # None is a reference that is not there; an empty one would count.
+    streams: list[Any] = [[known[i] if i < len(known) else None for known in references] for i in range(most)]
     corpus = {"chrf": CHRF(), "bleu": BLEU(tokenize=bleu, force=True)}
     counts = {name: np.array(metric._extract_corpus_statistics(written, streams)) for name, metric in corpus.items()}
     return Statistics(means, counts, corpus)
