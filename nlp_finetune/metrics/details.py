@@ -153,6 +153,31 @@ def multi_label(
     }
 
 
+def choices(
+    shares: Sequence[np.ndarray],
+    labels: Sequence[int],
+    options: Sequence[Sequence[str]],
+    *,
+    text: Callable[[int], str],
+    rows: Sequence[int],
+) -> dict[str, Any]:
+    """Details of rows with options of their own: `calibration` and `mistakes`, options as texts.
+
+    `shares` are the probabilities of each row's options, another number of them in each.
+    """
+    chosen = np.array([int(one.argmax()) for one in shares])
+    confidence = np.array([float(one.max()) for one in shares])
+    right = chosen == np.asarray(labels)
+    return {
+        "calibration": {"of": "rows", **calibration(confidence, right)},
+        "mistakes_by": "confidence",
+        "mistakes": worst(
+            mistake(rows[i], text(i), options[i][labels[i]], options[i][chosen[i]], confidence[i])
+            for i in np.flatnonzero(~right).tolist()
+        ),
+    }
+
+
 def regression(
     predicted: np.ndarray, labels: np.ndarray, *, text: Callable[[int], str], rows: Sequence[int]
 ) -> dict[str, Any]:

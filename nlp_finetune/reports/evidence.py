@@ -125,7 +125,7 @@ def _line(
 ) -> dict[str, Any]:
     text = task.row_text(row)
     # Probabilities of all classes would make the file as large as the data.
-    short = {name: value for name, value in answer.items() if name != "scores"}
+    short = {name: value for name, value in answer.items() if name not in ("scores", "options")}
     line: dict[str, Any] = {"key": _key(text, task.row_label(row)), "row": row[ROW]}
     if scores is not None:
         line |= {"score": float(scores.values[position]), "weight": float(scores.weights[position])}

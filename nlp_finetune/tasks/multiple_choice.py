@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from nlp_finetune.data.checks import Finding
+    from nlp_finetune.metrics.details import RowScores
 
 
 class MultipleChoiceOptions(TaskOptions):
@@ -220,6 +221,23 @@ class Task(BaseTask):
     def resampled_metric(self, name: str, predictions: Sequence[Any], rows: Dataset) -> Callable[[np.ndarray], float]:
         hits = _hits(predictions, rows)
         return lambda positions: float(hits[positions].mean())
+
+    def row_scores(self, predictions: Sequence[Any], rows: Dataset) -> RowScores:
+        from nlp_finetune.metrics.details import row_scores
+
+        return row_scores("accuracy", _hits(predictions, rows))
+
+    def evidence(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, Any]:
+        from nlp_finetune.metrics import details
+
+        asked = [rows[name][:] for name in _asked(rows)]
+        return details.choices(
+            predictions,
+            rows["label"][:],
+            rows["options"][:],
+            text=lambda i: "\n".join(column[i] for column in asked),
+            rows=rows["row"][:],
+        )
 
     def baselines(self, rows: Mapping[str, Dataset]) -> dict[str, dict[str, dict[str, float]]]:
         from nlp_finetune.metrics import choice_rivals

@@ -115,6 +115,17 @@ def test_a_multi_label_mistake_names_both_sets_and_the_surest_wrong_decision() -
     ]
 
 
+def test_a_wrong_choice_is_named_by_the_texts_of_its_own_options() -> None:
+    shares = [np.array([0.7, 0.3]), np.array([0.1, 0.8, 0.1]), np.array([0.4, 0.6])]
+    options = [["a knife", "a hat"], ["red", "blue", "green"], ["yes", "no"]]
+    found = details.choices(shares, [0, 2, 0], options, text=text, rows=[1, 2, 3])
+    assert [(m["row"], m["label"], m["predicted"]) for m in found["mistakes"]] == [
+        (2, "green", "blue"),
+        (3, "yes", "no"),
+    ]
+    assert sum(b["rows"] for b in found["calibration"]["bins"]) == 3
+
+
 def test_regression_names_the_largest_errors() -> None:
     found = details.regression(np.array([1.0, 4.0, 2.5]), np.array([1.0, 1.0, 2.0]), text=text, rows=[1, 2, 3])
     assert [(one["row"], one["score"]) for one in found["mistakes"]] == [(2, 3.0), (3, 0.5)]
