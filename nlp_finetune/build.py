@@ -88,7 +88,10 @@ def prepare(recipe: Recipe, runtime: Runtime, *, tell: Callable[[str], None] = s
     check_extra(recipe)
     check_installed(recipe.train.report_to)
     card.skeleton(recipe.hub.card)
-    checkpoint = checkpoints.resolve(recipe.model.checkpoint, revision=recipe.model.revision)
+    model = recipe.model
+    checkpoint = checkpoints.resolve(
+        model.checkpoint, revision=model.revision, trust_remote_code=model.trust_remote_code
+    )
     task = base.find(recipe.task.name)(recipe.task)
     # A family that can't do the task is refused before any data are fetched.
     plain = load_config(checkpoint, overrides={}, edits=recipe.model.config)

@@ -12,6 +12,7 @@ from nlp_finetune.data.examples import of_classes
 from nlp_finetune.errors import InputError
 from nlp_finetune.learning.schedules import ScheduleFactor
 from nlp_finetune.models import summary
+from nlp_finetune.models.settings import is_foreign
 from nlp_finetune.runtime import Runtime, say
 
 if TYPE_CHECKING:
@@ -260,7 +261,9 @@ def plan_report(prepared: Prepared, runtime: Runtime) -> PlanReport:
     recipe = prepared.recipe
     optim, train = recipe.optim, recipe.train
     with torch.device("meta"):
-        model = getattr(transformers, prepared.task.auto_class).from_config(prepared.config)
+        model = getattr(transformers, prepared.task.auto_class).from_config(
+            prepared.config, trust_remote_code=is_foreign(prepared.config)
+        )
     adapter = [*_freeze_fact(prepared, model), *_adapter_fact(prepared, model)]
     steps, rows = prepared.steps, len(prepared.encoded["train"])
     factor = ScheduleFactor(optim.schedule, warmup=optim.warmup, steps=steps, power=optim.power, decay=optim.decay)

@@ -35,7 +35,8 @@ def finish(
     best = checkpoints.best_folder(folder.checkpoints, best_step)
     figures = _training_figures(prepared, built, runtime)
     weights, adapter_mb = runtime.on_main(lambda: _whole_weights(built.job.model, best, folder, prepared.processor))
-    model = inference.load_weights(task, weights, runtime)
+    trust = prepared.recipe.model.trust_remote_code
+    model = inference.load_weights(task, weights, runtime, trust_remote_code=trust)
     measured = scorer(prepared, model, runtime, stop)
     outputs = {"validation": _run(measured, prepared, built, "validation")}
     task.tune(outputs["validation"].predictions, prepared.rows["validation"])

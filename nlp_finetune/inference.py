@@ -304,23 +304,33 @@ class Run:
     task_options: dict[str, Any]
     facts: dict[str, Any]
     metric: str | None
+    trust_remote_code: bool = False
 
 
-def find(run: str) -> Run:
+def find(run: str, *, trust_remote_code: bool = False) -> Run:
     """A run by its folder or its id on the Hub (OWNER/NAME, OWNER/NAME@REVISION), which is fetched.
 
+    `trust_remote_code` is whether Python code that comes with it may be run, whatever its recipe says.
     Raises `InputError` where there is no finished run, `NlpFinetuneError` where fetching it fails.
     """
     import yaml
 
     from nlp_finetune.runs.pulling import locate
 
-    found = locate(run, say=say)
+    found = locate(run, code=trust_remote_code, say=say)
     folder, weights = found.folder, found.weights
     try:
         recipe = yaml.safe_load(folder.recipe.read_text(encoding="utf-8"))
         saved = read_json(weights / TASK_FILE)
-        return Run(folder, weights, saved["task"], recipe["task"], saved["facts"], recipe["train"].get("metric"))
+        return Run(
+            folder,
+            weights,
+            saved["task"],
+            recipe["task"],
+            saved["facts"],
+            recipe["train"].get("metric"),
+            trust_remote_code,
+        )
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{run}: its recipe.yaml or {TASK_FILE} is damaged ({error}).") from error
 
@@ -338,12 +348,14 @@ def load(run: Run, runtime: Runtime, *, batch_size: int = 64) -> Model:
     task_class = base.find(run.task_name)
     task = task_class(task_class.Options(**run.task_options))
     task.restore(run.facts)
-    model = load_weights(task, run.weights, runtime)
+    model = load_weights(task, run.weights, runtime, trust_remote_code=run.trust_remote_code)
     workers = min(MOST_WORKERS, runtime.cores) if task.images else 0
     return Model(task, model, task.saved_processor(run.weights), runtime, batch_size, workers)
 
 
-def load_weights(task: base.BaseTask, folder: Path, runtime: Runtime) -> torch.nn.Module:
+def load_weights(
+    task: base.BaseTask, folder: Path, runtime: Runtime, *, trust_remote_code: bool = False
+) -> torch.nn.Module:
     """A saved model of the task, from safetensors, in fp32, on this process's device.
 
     An adapter is merged into its base, which is fetched from the Hub where it is not in the cache.
@@ -354,7 +366,7 @@ def load_weights(task: base.BaseTask, folder: Path, runtime: Runtime) -> torch.n
     if adapted.is_saved_in(folder):
         model: torch.nn.Module = adapted.load_merged(folder, auto_class=task.auto_class, say=say)
     else:
-        model = loading.load_saved_model(folder, auto_class=task.auto_class)
+        model = loading.load_saved_model(folder, auto_class=task.auto_class, trust_remote_code=trust_remote_code)
     return model.to(runtime.device)
 
 

@@ -149,7 +149,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     set_up_log(quiet=arguments.quiet)
     from nlp_finetune import inference
 
-    run = inference.find(arguments.run)
+    run = inference.find(arguments.run, trust_remote_code=arguments.trust_remote_code)
     here, model = _load(run, arguments)
     rows, name = _evaluation_rows(run, model, here, arguments)
     predictions = model.run(rows).predictions
@@ -178,7 +178,11 @@ def _evaluation_rows(run: Run, model: Model, here: Runtime, arguments: argparse.
     from nlp_finetune.build import prepare
     from nlp_finetune.resuming import saved_recipe
 
-    prepared = prepare(saved_recipe(run.folder), here, tell=lambda _: None)
+    recipe = saved_recipe(run.folder)
+    # A run that somebody else made does not decide what code runs here.
+    model_section = recipe.model.model_copy(update={"trust_remote_code": run.trust_remote_code})
+    recipe = recipe.model_copy(update={"model": model_section})
+    prepared = prepare(recipe, here, tell=lambda _: None)
     split = arguments.split or ("test" if "test" in prepared.rows else "validation")
     if split not in prepared.rows:
         raise InputError(f"--split {split}: the run's data have {', '.join(prepared.rows)}.")
@@ -189,6 +193,9 @@ def _add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--columns", metavar="A,B", help="column names of a file without a header")
     parser.add_argument("--delimiter", help="what separates columns: a character, tab or comma")
     parser.add_argument("--encoding", help="character encoding of the file")
+    parser.add_argument(
+        "--trust-remote-code", action="store_true", help="run Python code that comes with the model (read it first)"
+    )
     parser.add_argument("--batch-size", type=int, default=64, help="rows in one forward pass (default 64)")
 
 
@@ -243,7 +250,8 @@ def predict(arguments: argparse.Namespace) -> int:
 
     if arguments.output is not None:
         files.check_output(Path(arguments.output))
-    run = _with_options(inference.find(arguments.run), arguments.overrides)
+    found = inference.find(arguments.run, trust_remote_code=arguments.trust_remote_code)
+    run = _with_options(found, arguments.overrides)
     images = inference.takes_images(run)
     if (arguments.text if images else arguments.image) is not None:
         raise InputError(f"--{'text' if images else 'image'}: this run takes {'images' if images else 'texts'}.")

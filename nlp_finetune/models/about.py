@@ -19,9 +19,9 @@ def about(checkpoint: Checkpoint) -> dict[str, Any]:
     """
     found: dict[str, Any] = {"kind": checkpoint.kind, "given": checkpoint.given}
     if checkpoint.kind == "hub":
-        found["revision"] = hub.local_folder(checkpoint, weights=False).name
+        found["revision"] = hub.commit_of(checkpoint)
         return {**found, **_chosen(hub.card_fields(checkpoint.location, checkpoint.revision))}
-    if checkpoint.kind == "scratch":
+    if checkpoint.kind in ("scratch", "torchvision", "file"):
         return found
     folder = Path(checkpoint.location)
     # The card of a run is beside its model's folder.

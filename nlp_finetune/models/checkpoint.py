@@ -33,15 +33,17 @@ class Checkpoint:
     """Where a model comes from: `location` is a Hub id, an absolute folder or file, or a family's name.
 
     Of `torchvision` it is the architecture, with `/` and the weights where they are not torchvision's best.
+    `trust_remote_code` is whether Python that comes with it may be run.
     """
 
     given: str
     kind: Literal["hub", "folder", "package", "scratch", "torchvision", "file"]
     location: str
     revision: str | None
+    trust_remote_code: bool = False
 
 
-def resolve(checkpoint: str, *, revision: str | None = None) -> Checkpoint:
+def resolve(checkpoint: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Checkpoint:
     """Find out what the user's `model.checkpoint` means, without any network.
 
     Raises `InputError` for a folder that holds no model, a package or family that is not there, and
@@ -50,7 +52,7 @@ def resolve(checkpoint: str, *, revision: str | None = None) -> Checkpoint:
     if not checkpoint.strip():
         raise InputError("model.checkpoint is empty: give a Hub id, a folder, pkg:PACKAGE/FOLDER or scratch:FAMILY.")
     if checkpoint.startswith("pkg:"):
-        found = Checkpoint(checkpoint, "package", str(_in_package(checkpoint)), revision)
+        found = Checkpoint(checkpoint, "package", str(_in_package(checkpoint)), revision, trust_remote_code)
     elif checkpoint.startswith("scratch:"):
         found = Checkpoint(checkpoint, "scratch", _family(checkpoint), revision)
     elif checkpoint.startswith("torchvision:"):
@@ -58,10 +60,10 @@ def resolve(checkpoint: str, *, revision: str | None = None) -> Checkpoint:
     elif checkpoint.lower().endswith(_WEIGHT_FILES) and Path(checkpoint).expanduser().is_file():
         found = Checkpoint(checkpoint, "file", os.path.abspath(Path(checkpoint).expanduser()), revision)
     elif Path(checkpoint).expanduser().exists():
-        found = Checkpoint(checkpoint, "folder", str(_model_folder(checkpoint)), revision)
+        found = Checkpoint(checkpoint, "folder", str(_model_folder(checkpoint)), revision, trust_remote_code)
     else:
         _check_hub_id(checkpoint)
-        return Checkpoint(checkpoint, "hub", checkpoint, revision)
+        return Checkpoint(checkpoint, "hub", checkpoint, revision, trust_remote_code)
     if revision is not None:
         raise InputError(
             f"model.revision {revision}: only a checkpoint on the Hub has revisions, and {checkpoint} is not "

@@ -39,14 +39,27 @@ def local_folder(checkpoint: Checkpoint, *, weights: bool, say: Callable[[str], 
     if checkpoint.kind == "file":
         return resnet_files.from_file(checkpoint, weights=weights)
     if checkpoint.kind == "hub":
-        found = snapshot(checkpoint.location, revision=checkpoint.revision, weights=weights, say=say)
+        code = checkpoint.trust_remote_code
+        found = snapshot(checkpoint.location, revision=checkpoint.revision, weights=weights, code=code, say=say)
     else:
         found = Path(checkpoint.location)
     return resnet_files.readable(found)
 
 
-def snapshot(repo_id: str, *, revision: str | None, weights: bool, say: Callable[[str], None] | None = None) -> Path:
-    """Local folder with a Hub model's configuration and tokenizer, and its weights if asked for.
+def commit_of(checkpoint: Checkpoint) -> str:
+    """Commit of a Hub checkpoint; raises `InputError` as `snapshot` does."""
+    return snapshot(checkpoint.location, revision=checkpoint.revision, weights=False).name
+
+
+def snapshot(
+    repo_id: str,
+    *,
+    revision: str | None,
+    weights: bool,
+    code: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> Path:
+    """Local folder with a Hub model's configuration and tokenizer, and its weights and code if asked for.
 
     The folder's name is the commit. Weights are safetensors where the repository has them, and are
     compared with the hash the Hub gives when they arrive. Without a connection the copy of an
@@ -72,7 +85,7 @@ def snapshot(repo_id: str, *, revision: str | None, weights: bool, say: Callable
         if say is not None and weights:
             say(f"{repo_id}: the Hub can't be reached ({reason}); the cached copy serves, {folder.name[:12]}")
         return folder
-    return _download(repo_id, revision, info, weights=weights, say=say)
+    return _download(repo_id, revision, info, weights=weights, code=code, say=say)
 
 
 @lru_cache(maxsize=32)
@@ -105,6 +118,7 @@ def _download(
     info: ModelInfo,
     *,
     weights: bool,
+    code: bool,
     say: Callable[[str], None] | None,
 ) -> Path:
     """Fetch what is not in the cache yet, three times if the connection breaks."""
@@ -113,7 +127,9 @@ def _download(
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
     files = {file.rfilename: file for file in info.siblings or []}
-    names = [name for name in files if "/" not in name and name.endswith(_SMALL_FILES)]
+    names = [
+        name for name in files if "/" not in name and name.endswith((*_SMALL_FILES, ".py") if code else _SMALL_FILES)
+    ]
     heavy = _weight_files(list(files), repo_id) if weights else []
     new = [n for n in heavy if not isinstance(try_to_load_from_cache(repo_id, n, revision=info.sha), str)]
     if new and say is not None:

@@ -25,13 +25,15 @@ def load_config(checkpoint: Checkpoint, *, overrides: Mapping[str, Any], edits: 
     A family built from scratch gets a vocabulary of `settings.SCRATCH_VOCABULARY` until its tokenizer
     is known. Raises `InputError` for an unknown family, key or value, and for a Hub that can't be reached.
     """
+    code: Path | None = None
     if checkpoint.kind == "scratch" and resnets.is_from_scratch(checkpoint.location):
         raw: dict[str, Any] = resnets.scratch_configuration(checkpoint.location)
     elif checkpoint.kind == "scratch":
         raw = {"model_type": checkpoint.location, "vocab_size": settings.SCRATCH_VOCABULARY}
     else:
-        raw = settings.read_json(local_folder(checkpoint, weights=False))
-    config = settings.make_config(raw, edits, given=checkpoint.given)
+        folder = local_folder(checkpoint, weights=False)
+        raw, code = settings.read_json(folder), folder if checkpoint.trust_remote_code else None
+    config = settings.make_config(raw, edits, given=checkpoint.given, code=code)
     settings.apply_overrides(config, overrides)
     config.name_or_path = checkpoint.location
     return config
@@ -87,13 +89,16 @@ def new_parameters(model: PreTrainedModel) -> frozenset[str]:
     return getattr(model, "_new_parameters", frozenset())
 
 
-def load_saved_model(folder: Path, *, auto_class: str) -> PreTrainedModel:
+def load_saved_model(folder: Path, *, auto_class: str, trust_remote_code: bool = False) -> PreTrainedModel:
     """A model that this package saved, complete, in fp32 and evaluation mode.
+
+    `trust_remote_code` is whether a model's own Python code in the folder may be run.
 
     Raises `InputError` if its files are missing or damaged.
     """
     folder = resnet_files.readable(folder)
-    config = settings.make_config(settings.read_json(folder), {}, given=str(folder))
+    code = folder if trust_remote_code else None
+    config = settings.make_config(settings.read_json(folder), {}, given=str(folder), code=code)
     loaded = weights.load(folder, auto_class=auto_class, config=config, given=str(folder))
     if loaded.new or loaded.unused:
         odd = sorted(loaded.new | loaded.unused)
@@ -134,6 +139,8 @@ def _from_weights(
     checkpoint: Checkpoint, auto_class: str, config: PretrainedConfig, *, head_init: str, seed: int, say: Say
 ) -> PreTrainedModel:
     folder = local_folder(checkpoint, weights=True, say=say)
+    if settings.is_foreign(config):
+        say(f"{checkpoint.given}: its own code is run, as model.trust_remote_code says ({type(config).__module__})")
     loaded = weights.load(folder, auto_class=auto_class, config=config, given=checkpoint.given)
     weights.check_backbone(loaded, given=checkpoint.given)
     new = set(loaded.new)

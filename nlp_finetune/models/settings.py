@@ -40,11 +40,14 @@ def read_json(folder: Path) -> dict[str, Any]:
     return raw
 
 
-def make_config(raw: Mapping[str, Any], edits: Mapping[str, Any], *, given: str) -> PretrainedConfig:
+def make_config(
+    raw: Mapping[str, Any], edits: Mapping[str, Any], *, given: str, code: Path | None = None
+) -> PretrainedConfig:
     """Configuration of the family that `raw["model_type"]` names, with the user's edits.
 
-    The edits go in before it is built, because configurations derive fields from others. Raises
-    `InputError` for an unknown family, key or value.
+    The edits go in before it is built, because configurations derive fields from others. `code` is the
+    folder of a family that transformers has not, where its own code may be run. Raises `InputError` for an
+    unknown family, key or value, and for code that may not be run.
     """
     from huggingface_hub.errors import StrictDataclassError
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -59,8 +62,9 @@ def make_config(raw: Mapping[str, Any], edits: Mapping[str, Any], *, given: str)
 
         resnet_small_stem.register()
     if values["model_type"] not in CONFIG_MAPPING:
-        remote = " (its code is in the repository and is not run)" if "auto_map" in raw else ""
-        raise InputError(f"{given}: {unknown_family(values['model_type'], CONFIG_MAPPING)}{remote}")
+        if "AutoConfig" in raw.get("auto_map", {}):
+            return _foreign(raw, edits, given=given, code=code)
+        raise InputError(f"{given}: {unknown_family(values['model_type'], CONFIG_MAPPING)}")
     if "quantization_config" in raw:
         raise InputError(f"{given}: quantized weights can't be fine-tuned. Give the unquantized checkpoint.")
     family = CONFIG_MAPPING[values["model_type"]]
@@ -73,6 +77,30 @@ def make_config(raw: Mapping[str, Any], edits: Mapping[str, Any], *, given: str)
         where = "model.config" if edits else "its config.json"
         raise InputError(f"{given}: {where} is not valid for {values['model_type']}: {_last_line(error)}") from error
     return config
+
+
+def _foreign(raw: Mapping[str, Any], edits: Mapping[str, Any], *, given: str, code: Path | None) -> PretrainedConfig:
+    """Configuration whose class comes with the checkpoint, where that may be run."""
+    from transformers import AutoConfig
+
+    if code is None:
+        raise InputError(
+            f"{given}: transformers has no model type {raw['model_type']!r}. Its own Python code would have to be run, "
+            "which is off by default. Read it; if you trust it, set model.trust_remote_code=true to train, or give "
+            "--trust-remote-code to predict and evaluate."
+        )
+    try:
+        with quiet():
+            found: PretrainedConfig = AutoConfig.from_pretrained(code, trust_remote_code=True, **edits)
+    except Exception as error:
+        # Somebody else's code: anything may come out of it.
+        raise InputError(f"{given}: its own code can't make its configuration ({_last_line(error)}).") from error
+    return found
+
+
+def is_foreign(config: PretrainedConfig) -> bool:
+    """Whether a configuration's class is code that came with its checkpoint, and was allowed to run."""
+    return type(config).__module__.startswith("transformers_modules.")
 
 
 def _check_keys(edits: Mapping[str, Any], family: Any, raw: Mapping[str, Any]) -> None:

@@ -55,7 +55,9 @@ def load_tokenizer(
         )
     else:
         source = checkpoint if tokenizer is None else _resolve(tokenizer)
-        found = _read(local_folder(source, weights=False), config, given=source.given, say=tell)
+        found = _read(
+            local_folder(source, weights=False), config, given=source.given, say=tell, trust=source.trust_remote_code
+        )
     if scratch:
         _adopt(config, found, fitted=tokenizer == "train")
     _check_rows(found, config, given=tokenizer or checkpoint.given)
@@ -136,7 +138,7 @@ def _resolve(tokenizer: str) -> Checkpoint:
 
 
 def _read(
-    folder: Path, config: PretrainedConfig | None, *, given: str, say: Callable[[str], None]
+    folder: Path, config: PretrainedConfig | None, *, given: str, say: Callable[[str], None], trust: bool = False
 ) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
@@ -155,7 +157,7 @@ def _read(
     try:
         with quiet():
             found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                folder, config=None if own_config else config, trust_remote_code=False, **options
+                folder, config=None if own_config else config, trust_remote_code=trust, **options
             )
     except Exception as error:
         # The tokenizers library raises plain `Exception` for a damaged file.

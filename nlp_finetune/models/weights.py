@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nlp_finetune.errors import InputError
 from nlp_finetune.models.checkpoint import contents
 from nlp_finetune.models.quiet import quiet
+from nlp_finetune.models.settings import is_foreign
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +53,7 @@ def auto(auto_class: str, config: PretrainedConfig) -> Any:
     import transformers
 
     found = getattr(transformers, auto_class)
-    if type(config) in found._model_mapping:
+    if type(config) in found._model_mapping or auto_class in (getattr(config, "auto_map", None) or {}):
         return found
     has = [name for name in _TASK_CLASSES if type(config) in getattr(transformers, name)._model_mapping]
     raise InputError(
@@ -62,7 +63,8 @@ def auto(auto_class: str, config: PretrainedConfig) -> Any:
 
 
 def load(folder: Path, *, auto_class: str, config: PretrainedConfig, given: str) -> Loaded:
-    """Load a folder in fp32, from safetensors where there are any, never running code from it.
+    """Load a folder in fp32, from safetensors where there are any, running code from it only where its
+    configuration is such code already (`settings.is_foreign`).
 
     Raises `InputError` for weights that are missing or damaged, and for a family without this head.
     """
@@ -81,7 +83,7 @@ def load(folder: Path, *, auto_class: str, config: PretrainedConfig, given: str)
                 output_loading_info=True,
                 # A head of another size is replaced, and a backbone of another size refused, below.
                 ignore_mismatched_sizes=True,
-                trust_remote_code=False,
+                trust_remote_code=is_foreign(config),
             )
     except (SafetensorError, EOFError) as error:
         raise InputError(f"{given}: its weights are damaged ({_first(error)}). Get the file again.") from error

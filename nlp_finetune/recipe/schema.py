@@ -65,6 +65,9 @@ class Model(Section):
         default=None,
         description="Activation function of the backbone, such as `relu`; null leaves the checkpoint's.",
     )
+    trust_remote_code: bool = Field(
+        default=False, description="Whether Python code that comes with the checkpoint may be run. Read it first."
+    )
     save_format: Literal["auto", "transformers", "timm"] = Field(
         default="auto",
         description="Format of `model/`; timm is for image models, `auto` is transformers' where that can hold it.",

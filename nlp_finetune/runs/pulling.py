@@ -13,7 +13,7 @@ from nlp_finetune.models.hub import LOOK_UP_TIMEOUT_S, snapshot
 from nlp_finetune.runs import remote
 from nlp_finetune.runs.folder import TASK_FILE, RunFolder
 from nlp_finetune.runs.remote import patiently
-from nlp_finetune.runs.staging import ADAPTER, OF_THE_RUN, is_managed
+from nlp_finetune.runs.staging import ADAPTER, OF_THE_RUN, is_code, is_managed
 
 Say = Callable[[str], None]
 _LOOK_UP_WAITS_S = (1.0,)
@@ -29,15 +29,17 @@ class Located:
     weights: Path
 
 
-def locate(run: str, *, say: Say) -> Located:
+def locate(run: str, *, code: bool = False, say: Say) -> Located:
     """Find a run by its folder, or by its id on the Hub: OWNER/NAME, or OWNER/NAME@REVISION.
+
+    `code` is whether the Python code of a model on the Hub is fetched too.
 
     Raises `InputError` where there is no finished run, and as `fetch` does.
     """
     path = Path(run).expanduser()
     repo_id, _, revision = run.partition("@")
     if not path.exists() and remote.is_repo_id(repo_id):
-        path = fetch(repo_id, revision=revision or None, say=say)
+        path = fetch(repo_id, revision=revision or None, code=code, say=say)
     folder = RunFolder(path)
     weights = next((f for f in (folder.model, path) if (f / TASK_FILE).is_file()), None)
     if weights is not None and folder.recipe.is_file():
@@ -52,7 +54,7 @@ def locate(run: str, *, say: Say) -> Located:
     )
 
 
-def fetch(repo_id: str, *, revision: str | None, say: Say) -> Path:
+def fetch(repo_id: str, *, revision: str | None, code: bool = False, say: Say) -> Path:
     """Folder with a pushed run: one commit of its repository, every file compared with the Hub's hashes.
 
     The folder's name is the commit. Without a connection the copy of an earlier fetch serves.
@@ -84,7 +86,8 @@ def fetch(repo_id: str, *, revision: str | None, say: Say) -> Path:
     commit = str(info.sha)
     say(f"{repo_id}: commit {commit}")
     # Weights that are no adapter go through `snapshot`, which checks their hashes as they arrive.
-    small = sorted(n for n in names if is_managed(n) and (is_adapter or not n.endswith(".safetensors")))
+    wanted = [name for name in names if is_managed(name) or (code and is_code(name))]
+    small = sorted(name for name in wanted if is_adapter or not name.endswith(".safetensors"))
     folder = patiently(partial(_fetch_files, repo_id, revision, commit, small), repo_id)
     if not is_adapter:
         snapshot(repo_id, revision=commit, weights=True, say=say)

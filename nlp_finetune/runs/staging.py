@@ -36,6 +36,8 @@ OF_THE_MODEL = (
     "chat_template.jinja",
 )  # fmt: skip
 """Names of a model's files that are pushed. Nothing else is: no pickles, no optimizer state, no logs."""
+CODE = "*.py"
+"""A model's own Python code: pushed where its recipe said that it may be run, and fetched on request only."""
 _HOLDS_PATHS = (
     "config.json",
     "tokenizer_config.json",
@@ -65,6 +67,11 @@ class Staged:
 def is_managed(name: str) -> bool:
     """Whether a path in a repository is that of a file that a push writes, and so may delete."""
     return name == ADAPTED or ("/" not in name and _is_listed(name, (*OF_THE_RUN, *OF_THE_MODEL)))
+
+
+def is_code(name: str) -> bool:
+    """Whether a path in a repository is that of a model's own Python code."""
+    return "/" not in name and _is_listed(name, [CODE])
 
 
 def to_be_pushed(folder: RunFolder, weights: Path, *, merge: bool, say: Callable[[str], None]) -> Path:
@@ -103,7 +110,9 @@ def stage(folder: RunFolder, target: Path, *, repo_id: str, weights: Path | None
     """
     source = weights or folder.model
     present = [name for name in _files(source) if name not in OF_THE_RUN]
-    names = [name for name in present if _is_listed(name, OF_THE_MODEL)]
+    trusted = (read_recipe(folder.recipe).get("model") or {}).get("trust_remote_code")
+    pushed = (*OF_THE_MODEL, CODE) if trusted else OF_THE_MODEL
+    names = [name for name in present if _is_listed(name, pushed)]
     if not folder.metrics.is_file():
         raise InputError(f"{folder}: this run is not finished (no metrics.json). Run its train command again.")
     if not any(_is_listed(name, WEIGHTS) for name in names):

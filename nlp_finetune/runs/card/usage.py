@@ -32,6 +32,8 @@ def snippet(facts: Facts, address: str, *, examples: Sequence[str] = ()) -> str:
 def _pipeline(facts: Facts, address: str, call: str, *, options: str = "") -> str:
     """A transformers pipeline of the model, and one call of it."""
     name, where = facts.pipeline, python_text(address)
+    if facts.section("model").get("trust_remote_code"):
+        options += ", trust_remote_code=True"
     if not facts.is_adapter:
         return (
             f"from transformers import pipeline\n\npipe = pipeline({python_text(name)}, model={where}{options})\n{call}"
@@ -63,6 +65,10 @@ from transformers import {", ".join(names)}
 
 def _text_classification(facts: Facts, address: str, texts: Sequence[str]) -> str:
     options = ', function_to_apply="none"' if facts.problem == "regression" else ""
+    longest = facts.section("task").get("max_length")
+    if longest:
+        # As it was trained and measured; without it longer texts would be an error.
+        options += f", truncation=True, max_length={int(longest)}"
     if len(texts) == 2:
         given = f'{{"text": {python_text(texts[0])}, "text_pair": {python_text(texts[1])}}}'
     else:
