@@ -305,6 +305,11 @@ def set_up_log(*, quiet: bool = False) -> None:
     logger.propagate = False
 
 
+def program() -> str:
+    """How this program was started, for commands to paste."""
+    return "python run.py" if os.path.basename(sys.argv[0]) == "run.py" else "nlp-finetune"
+
+
 def say(line: str) -> None:
     """Tell the user what was decided and why (main process only)."""
     logger.info(line)

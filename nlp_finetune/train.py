@@ -92,7 +92,7 @@ def _train(given: Recipe, stop: StopRequest, *, strict: bool, timeout_s: float |
             raise StoppedError(_stopped_message(folder, built.flow.step, stop.reason)) from None
     if destination is not None and runtime.is_main:
         stop.release()  # the run is finished; a push can be done again
-        again = f"nlp-finetune push {shlex.quote(str(folder))} {shlex.join(destination.options())}"
+        again = f"{processes.program()} push {shlex.quote(str(folder))} {shlex.join(destination.options())}"
         say(f"pushed: {publish(folder, destination, again=again, say=say).url}")
     return Result(str(folder), metrics)
 

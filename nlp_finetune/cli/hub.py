@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nlp_finetune.cli import output
 from nlp_finetune.errors import EXIT_DONE
-from nlp_finetune.runtime import say, set_up_log
+from nlp_finetune.runtime import program, say, set_up_log
 
 
 def add_push_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +45,7 @@ def push(arguments: argparse.Namespace) -> int:
     )
     to.check()
     run = locate(arguments.run, say=say)
-    again = f"{output.program()} push {shlex.join([arguments.run, *to.options()])}"
+    again = f"{program()} push {shlex.join([arguments.run, *to.options()])}"
     with tempfile.TemporaryDirectory(prefix="nlp-finetune-merge-") as scratch:
         weights = run.weights
         if to.merge and (weights / ADAPTER).is_file():

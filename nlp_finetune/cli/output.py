@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -60,11 +59,6 @@ def score_with_interval(scores: dict[str, Any], name: str) -> str:
     value = f"{scores[name]:.4f}"
     interval = scores.get(f"{name}_ci95")
     return f"{value} (95 % CI {interval[0]:.3f} to {interval[1]:.3f})" if interval else value
-
-
-def program() -> str:
-    """How the user started this program, for commands to paste."""
-    return "python run.py" if os.path.basename(sys.argv[0]) == "run.py" else "nlp-finetune"
 
 
 def example_arguments(run: str) -> str:

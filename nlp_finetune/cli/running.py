@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nlp_finetune.cli import output
 from nlp_finetune.cli.recipes import add_recipe_arguments, load_recipe
 from nlp_finetune.errors import EXIT_DONE, InputError
-from nlp_finetune.runtime import say, set_up_log
+from nlp_finetune.runtime import program, say, set_up_log
 from nlp_finetune.stopping import stop_request
 
 if TYPE_CHECKING:
@@ -95,13 +95,13 @@ def _show_result(result: Result, *, aside: bool) -> None:
     rows.append(("best checkpoint", f"step {best['step']}", f"epoch {best['epoch']:g}, by validation {name}"))
     output.table(("", "value", ""), rows, aside=aside)
     done = "already finished, nothing to do" if result.already_finished else "finished"
-    program, folder = output.program(), shlex.quote(result.output_dir)
+    start, folder = program(), shlex.quote(result.output_dir)
     example = output.example_arguments(result.output_dir)
     closing = [
         f"\n{done}: {result.output_dir}\n\nNext:",
-        f"  {program} predict {folder} {example}",
-        f"  {program} predict {folder} --input FILE.csv --output predictions.csv",
-        f"  {program} evaluate {folder} --data FILE.csv",
+        f"  {start} predict {folder} {example}",
+        f"  {start} predict {folder} --input FILE.csv --output predictions.csv",
+        f"  {start} evaluate {folder} --data FILE.csv",
     ]
     output.line("\n".join(closing), aside=aside)
 

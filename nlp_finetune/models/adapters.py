@@ -18,7 +18,7 @@ from nlp_finetune.models import resnet_files
 from nlp_finetune.models import targets as layers
 from nlp_finetune.models.checkpoint import Checkpoint
 from nlp_finetune.models.heads import shorten
-from nlp_finetune.models.hub import commit_of, local_folder
+from nlp_finetune.models.hub import local_folder
 from nlp_finetune.models.loading import new_parameters
 from nlp_finetune.models.summary import count_parameters
 
@@ -59,7 +59,8 @@ def find_base(checkpoint: Checkpoint, model: PreTrainedModel, *, keep: Path) -> 
     if checkpoint.kind == "scratch" or resnet_files.is_converted(local_folder(checkpoint, weights=False)):
         return Base(str(keep.resolve()), unsaved=copy.deepcopy(model))
     if checkpoint.kind == "hub":
-        return Base(checkpoint.location, commit_of(checkpoint))
+        # The folder of a Hub checkpoint is called like its commit.
+        return Base(checkpoint.location, local_folder(checkpoint, weights=False).name)
     return Base(checkpoint.location)
 
 

@@ -13,6 +13,8 @@ import contextlib
 import json
 import re
 import secrets
+import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -27,7 +29,7 @@ from tests.hub.routes import route
 from tests.hub.store import Repo, Store
 
 Kind = int | str | Callable[[], None]
-_KINDS = ("drop", "lost", "cut", "garble", "short", "flip")
+_KINDS = ("drop", "lost", "cut", "garble", "short", "reset", "flip")
 
 
 @dataclass
@@ -36,8 +38,9 @@ class Fault:
 
     `kind` is a status to answer with; `drop` (the connection closes before anything is done), `lost`
     (it is done, the answer is not sent), `cut` (it closes in the middle of the request's body), `short`
-    (in the middle of the answer's), `garble` (one byte of the request's body is another), `flip` (of the
-    answer's); or a function that is called before the request is served.
+    (in the middle of the answer's), `reset` (the same with RST in place of FIN), `garble` (one byte of the
+    request's body is another), `flip` (of the answer's); or a function that is called before the request
+    is served.
     """
 
     method: str
@@ -177,7 +180,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(content[: len(content) // 2] if how == "short" else content)
+            self.wfile.write(content[: len(content) // 2] if how in ("short", "reset") else content)
+        if how == "reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            self.close_connection = True
         if how == "short":
             self._hang_up()
 

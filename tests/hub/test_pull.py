@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,10 @@ PASSING: dict[str, tuple[str, str, Kind]] = {
     "a small file cut": ("GET", "/resolve/", "short"),
     "503 to the weights": ("GET", "/_objects/", 503),
     "weights cut": ("GET", "/_objects/", "short"),
+    "weights cut with a reset": ("GET", "/_objects/", "reset"),
+    "a small file cut with a reset": ("GET", "/resolve/", "reset"),
+    "429 to the weights": ("GET", "/_objects/", 429),
+    "500 to the first question": ("GET", "/api/models/me/reviews", 500),
     "a wrong byte in a small file": ("GET", "/resolve/.*/task.json", "flip"),
 }
 
@@ -111,6 +116,41 @@ def test_what_passes_is_tried_again(what: str, commit: str, hub: Hub, client: Cl
     fault = hub.fail(method, path, kind)
     assert answers(client, "me/reviews") == answers(client, run)
     assert fault.times == 0
+
+
+WITH_SHORT_PATIENCE = """
+from huggingface_hub import constants
+constants.HF_HUB_DOWNLOAD_TIMEOUT = 1
+from nlp_finetune.cli import main
+assert main(["predict", "me/reviews", "--json", "--text", "good soup"]) == 0
+"""
+
+
+def test_a_hub_that_falls_silent_is_asked_again(commit: str, hub: Hub, client: Client, run: Path) -> None:
+    silence = hub.fail("GET", "/_objects/", lambda: time.sleep(3))
+    done = client.python(WITH_SHORT_PATIENCE)
+    assert done.code == 0, done.stderr
+    assert silence.times == 0
+    assert done.json == answers(client, run)
+
+
+def test_a_kill_in_the_middle_of_a_download_leaves_nothing_that_is_used(
+    commit: str, hub: Hub, client: Client, run: Path
+) -> None:
+    hub.fail("GET", "/_objects/", client.kill)
+    assert predict(client, "me/reviews").code == -9
+    hub.requests.clear()
+    assert answers(client, "me/reviews") == answers(client, run)
+    assert hub.asked("GET", "/_objects/")
+
+
+def test_what_lasts_is_one_message_and_no_answer(commit: str, hub: Hub, client: Client) -> None:
+    hub.fail("GET", "/_objects/", "reset", times=1000)
+    done = predict(client, "me/reviews")
+    assert done.code in (1, 2)
+    assert done.stdout == ""
+    assert "broke 3 times" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_weights_with_a_wrong_byte_are_never_used_nor_kept(commit: str, hub: Hub, client: Client, run: Path) -> None:

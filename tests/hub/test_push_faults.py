@@ -16,11 +16,18 @@ PASSING: dict[str, tuple[str, str, Kind]] = {
     "429 to the question how to upload": ("POST", "/preupload/", 429),
     "500 to the LFS batch": ("POST", "/objects/batch", 500),
     "503 to the upload": ("PUT", "/_objects/", 503),
+    "429 to the upload": ("PUT", "/_objects/", 429),
+    "500 to the question how to upload": ("POST", "/preupload/", 500),
+    "503 to the question how to upload": ("POST", "/preupload/", 503),
+    "429 to the LFS batch": ("POST", "/objects/batch", 429),
+    "503 to the LFS batch": ("POST", "/objects/batch", 503),
     "an upload cut in the middle": ("PUT", "/_objects/", "cut"),
     "an upload with a wrong byte": ("PUT", "/_objects/", "garble"),
     "the answer to the upload lost": ("PUT", "/_objects/", "lost"),
     "500 to the LFS verification": ("POST", "/lfs/verify", 500),
     "503 to the commit": ("POST", "/commit/", 503),
+    "500 to the commit": ("POST", "/commit/", 500),
+    "412 to the commit, the head has moved": ("POST", "/commit/", 412),
     "429 to the commit": ("POST", "/commit/", 429),
     "409 to the commit, another under way": ("POST", "/commit/", 409),
     "a commit cut in the middle": ("POST", "/commit/", "cut"),
@@ -83,11 +90,14 @@ def test_what_lasts_ends_in_one_message_and_the_same_command_completes_the_push(
     assert_pushed_once(hub, push(client, run))
 
 
-def test_a_refused_commit_is_final(hub: Hub, client: Client, run: Path) -> None:
-    hub.fail("POST", "/commit/", 403, times=1000)
+@pytest.mark.parametrize(
+    ("status", "message"), [(403, "this token may not do that"), (401, "does not accept the token"), (400, "HTTP 400")]
+)
+def test_a_refused_commit_is_final(status: int, message: str, hub: Hub, client: Client, run: Path) -> None:
+    hub.fail("POST", "/commit/", status, times=1000)
     done = push(client, run)
     assert done.code == 2
-    assert "this token may not do that" in done.stderr
+    assert message in done.stderr
     assert len(hub.asked("POST", "/commit/")) == 1
     assert len(hub.repo("me/reviews").commits) == 1
 

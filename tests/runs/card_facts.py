@@ -50,7 +50,8 @@ _FULL: dict[str, Any] = {
         },
     },
     "config": {
-        "architectures": ["BertForSequenceClassification"], "problem_type": "single_label_classification",
+        "architectures": ["BertForSequenceClassification"], "num_hidden_layers": 6, "hidden_size": 384,
+        "problem_type": "single_label_classification",
         "id2label": {"0": "bad", "1": "good", "2": "so-so"},
     },
     "task": {"task": "text_classification", "facts": {}},
@@ -60,7 +61,9 @@ _FULL: dict[str, Any] = {
         "labels": {"train": {"bad": 320, "good": 300, "so-so": 20}, "test": {"bad": 100, "good": 90, "so-so": 10}},
         "examples": {"bad": "Cold soup.", "good": "Warm soup.", "so-so": "Soup."},
         "example": ["Warm soup."],
-        "lengths": {"train": {"summary": "12.4 % of rows are cut at 64"}},
+        "lengths": {
+            "train": {"percentiles": {"50": 20, "99": 70}, "longest": 90, "summary": "12.4 % of rows are cut at 64"},
+        },
         "findings": [
             {"level": "note", "code": "lengths", "message": "a note"},
             {"level": "warning", "code": "leakage", "message": "test: 7 of 200 rows are also in train"},
@@ -89,6 +92,12 @@ _FULL: dict[str, Any] = {
         "data": {"kind": "hub", "given": "owner/reviews", "revision": COMMIT[::-1], "licence": "cc-by-4.0"},
     },
     "decisions": {"precision": "bf16", "threads": 2, "loss": "cross_entropy"},
+    "history": [
+        {"step": 10, "epoch": 0.5, "loss": 0.9},
+        {"step": 20, "epoch": 1.0, "validation": {"loss": 0.5, "accuracy": 0.8}},
+        {"step": 30, "epoch": 1.5, "loss": 0.4},
+        {"step": 40, "epoch": 2.0, "validation": {"loss": 0.2, "accuracy": 0.9}},
+    ],
     "is_adapter": False,
     "own_text": "",
 }  # fmt: skip

@@ -127,10 +127,13 @@ def _values(facts: Facts, *, address: str, run: str) -> dict[str, Any]:
         "robustness": results.robustness(facts),
         "data_name": making.named({**facts.data, "is_data": True}),
         "data": making.data(facts),
+        "lengths": making.lengths(facts),
         "truncation": making.truncation(facts),
         "findings": making.findings(facts),
         "base": making.named(facts.base),
         "size": making.size(facts),
+        "architecture": making.architecture(facts),
+        "log": making.log(facts),
         "settings": making.settings(facts),
         "seeds": making.seeds(facts),
         "cost": making.cost(facts),
@@ -212,4 +215,4 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-_NOTHING = Facts({}, {}, {}, {}, {}, {}, {}, {}, {}, is_adapter=False, own_text="")
+_NOTHING = Facts({}, {}, {}, {}, {}, {}, {}, {}, {}, [], is_adapter=False, own_text="")

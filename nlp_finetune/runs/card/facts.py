@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ class Facts:
     environment: dict[str, Any]
     sources: dict[str, Any]
     decisions: dict[str, Any]
+    history: list[dict[str, Any]]
     is_adapter: bool
     own_text: str
 
@@ -125,9 +127,21 @@ def read(folder: RunFolder, weights: Path) -> Facts:
         environment=read_json(folder.environment),
         sources=read_json(folder.sources) or _sources_of_adapter(read_json(folder.path / "adapter_config.json")),
         decisions=read_json(folder.decisions),
+        history=_lines(folder.history),
         is_adapter=adapted.is_file(),
         own_text=own.read_text(encoding="utf-8") if own.is_file() else "",
     )
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    """Objects of a file with one a line; a line that was cut short is left out."""
+    found = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return [one for one in found if isinstance(one, dict)]
 
 
 def _sources_of_adapter(config: dict[str, Any]) -> dict[str, Any]:

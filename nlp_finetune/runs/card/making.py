@@ -7,9 +7,9 @@ from typing import Any
 
 from nlp_finetune.recipe.schema import SECTIONS
 from nlp_finetune.runs.card.energy import estimate
-from nlp_finetune.runs.card.escaping import Markdown, code, escape, plain, shell, table
+from nlp_finetune.runs.card.escaping import Markdown, code, escape, metric, plain, shell, table
 from nlp_finetune.runs.card.facts import Facts
-from nlp_finetune.runs.card.results import is_overconfident, percent, weak_classes
+from nlp_finetune.runs.card.results import is_overconfident, number, percent, weak_classes
 from nlp_finetune.runs.neutral import is_of_this_machine, last_part, public_words
 
 _SHOWN_SETTINGS = ("task", "lora", "freeze", "loss", "optim", "augment", "train")
@@ -29,6 +29,7 @@ _KINDS = {
     "file": "local files",
     "demo": "part of the package nlp-finetune",
 }
+_MOST_EVALUATIONS = 30
 _LEAKS = ("leakage", "leakage_conflicts")
 
 
@@ -59,6 +60,18 @@ def data(facts: Facts) -> Markdown:
 
 def _origin(origin: str) -> str:
     return last_part(origin) if "/" in origin and not origin.partition(",")[2] else origin
+
+
+def lengths(facts: Facts) -> Markdown:
+    """How long the inputs are."""
+    found = facts.check.get("lengths") or {}
+    shares = list(dict.fromkeys(share for one in found.values() for share in one.get("percentiles") or {}))
+    rows = [
+        (split, *(one["percentiles"].get(share) for share in shares), one.get("longest"))
+        for split, one in found.items()
+        if one.get("percentiles")
+    ]
+    return table(("tokens of", *(f"{share} % have at most" for share in shares), "longest"), rows)
 
 
 def truncation(facts: Facts) -> list[Markdown]:
@@ -119,6 +132,37 @@ def size(facts: Facts) -> Markdown:
     if not total or trained is None:
         return Markdown("")
     return Markdown(f"{total:,} parameters, {trained:,} of them trained ({percent(trained / total)})")
+
+
+def architecture(facts: Facts) -> Markdown:
+    """The model's class, and what its configuration says of its size."""
+    config = facts.config
+    names = config.get("architectures") or [config.get("architecture")]
+    sizes = {
+        "layers": config.get("num_hidden_layers", config.get("n_layer")),
+        "wide": config.get("hidden_size", config.get("n_embd")),
+        "attention heads": config.get("num_attention_heads", config.get("n_head")),
+        "tokens in the vocabulary": config.get("vocab_size"),
+        "positions": config.get("max_position_embeddings", config.get("n_positions")),
+    }
+    told = [f"{value:,} {what}" for what, value in sizes.items() if isinstance(value, int)]
+    return Markdown(", ".join([code(names[0]), *told])) if names[0] else Markdown("")
+
+
+def log(facts: Facts) -> Markdown:
+    """Every evaluation while training: losses, and the metric that chose the checkpoint."""
+    rows, loss = [], None
+    best = (facts.metrics.get("best") or {}).get("step")
+    for line in facts.history:
+        loss = line.get("loss", loss)
+        if isinstance(line.get("validation"), dict):
+            scores = line["validation"]
+            mark = " (best)" if line.get("step") == best else ""
+            shown = (loss, scores.get("loss"), scores.get(facts.metric or ""))
+            rows.append((f"{line.get('step')}{mark}", f"{line.get('epoch', 0):.2f}", *map(number, shown)))
+    name = metric(facts.metric or "score")
+    shown_rows = rows if len(rows) <= _MOST_EVALUATIONS else rows[:: -(-len(rows) // _MOST_EVALUATIONS)]
+    return table(("step", "epoch", "training loss", "validation loss", Markdown(f"validation {name}")), shown_rows)
 
 
 def machine(facts: Facts) -> Markdown:
