@@ -116,6 +116,7 @@ def test_pickled_weights_of_a_checkpoint_are_read_without_running_them(
 IN_CHECKPOINT = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", "pytorch_model.bin")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["trainer", "accelerate"])
 @pytest.mark.parametrize("name", IN_CHECKPOINT)
 def test_a_payload_in_a_checkpoint_is_not_run_by_going_on(
@@ -128,6 +129,10 @@ def test_a_payload_in_a_checkpoint_is_not_run_by_going_on(
     recipe = finished / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("engine: trainer", f"engine: {engine}"))
     checkpoint = finished / "checkpoints" / "step-2"
+    best = finished / "checkpoints" / "best-2"
+    best.mkdir()  # which was deleted when the run was finished
+    for file in ("model.safetensors", "config.json"):
+        shutil.copy(checkpoint / file, best / file)
     poison(checkpoint / name, executed, zipped=True)
     trust(checkpoint)
     done = run(*TINY, *STEPS, f"train.engine={engine}", f"output_dir={finished}", cwd=finished)
