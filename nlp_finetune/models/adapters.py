@@ -235,6 +235,8 @@ def export(adapted: PeftModel, folder: Path) -> None:
         config, state = _as_lora(config, state, initial)
     _write(adapted, config, state, folder)
     model = adapted.get_base_model()
+    # What the checkpoint was made as (a bare backbone, say) is not what this model is.
+    model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder / BASE_CONFIG)
     if model.can_generate():  # in the way that was set for this task, not the base's own
         model.generation_config.save_pretrained(folder)

@@ -72,6 +72,26 @@ def test_the_cards_own_snippet_loads_the_model_without_this_package(
     assert found["score"] == pytest.approx(ours["score"], abs=1e-6)
 
 
+@pytest.mark.slow
+def test_the_cards_own_snippet_loads_an_adapter_with_peft_alone(
+    hub: Hub, client: Client, adapted: Path, tmp_path: Path, project: Path
+) -> None:
+    assert client.run("push", adapted, "--repo-id", "me/adapted").code == 0
+    text = hub.store.content(hub.repo("me/adapted"), "README.md").decode()
+    snippet = re.search(r"```python\n(.+?)```", text, re.DOTALL)
+    assert snippet is not None
+    assert "from peft import AutoPeftModelForSequenceClassification" in snippet[1]
+    show = (
+        "\nimport json, sys\nassert 'nlp_finetune' not in sys.modules\nprint(json.dumps(pipe('good soup', top_k=None)))"
+    )
+    environment = hub.environment(tmp_path / "home", hub.token)
+    done = start(["-c", GUARD + snippet[1] + show], tmp_path, environment, project)
+    assert done.returncode == 0, done.stderr
+    found = {one["label"]: one["score"] for one in json.loads(done.stdout.splitlines()[-1])}
+    (ours,) = client.run("predict", adapted, "--json", "--text", "good soup").json
+    assert found == pytest.approx(ours["scores"], abs=1e-5)
+
+
 def test_offline_mode_is_said_at_once(hub: Hub, run: Path, tmp_path: Path, project: Path) -> None:
     environment = hub.environment(tmp_path / "home", hub.token) | {"HF_HUB_OFFLINE": "1"}
     words = [str(project / "run.py"), "push", str(run), "--repo-id", "me/reviews"]
