@@ -115,8 +115,9 @@ def training_arguments(
         "fp16": precision == "fp16",
         "use_cpu": not torch.accelerator.is_available(),
         "dataloader_num_workers": workers,
-        # Parameters without a gradient are found and frozen before the wrap, so DDP need not search.
-        "ddp_find_unused_parameters": False,
+        # Parameters without a gradient are found and frozen before the wrap, so DDP need not search, unless some
+        # get theirs later.
+        "ddp_find_unused_parameters": recipe.freeze.gradual is not None,
         "eval_strategy": "no",
         "save_strategy": "no",
         "logging_strategy": "no",

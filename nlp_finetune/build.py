@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from nlp_finetune import choices, inference
 from nlp_finetune.arguments import check_extra, training_arguments
-from nlp_finetune.callbacks import make_callbacks
+from nlp_finetune.callbacks import make_callbacks, make_thawing
 from nlp_finetune.data import groups, sources, splits
 from nlp_finetune.data.batching import BatchPlan, planned_steps
 from nlp_finetune.data.drawing import DrawnRows
@@ -232,6 +232,8 @@ def build(
     flow, stopwatch, stateful, callbacks = make_callbacks(
         train, optim, plan, metric=prepared.metric, folder=folder, runtime=runtime, stop=stop, about=about
     )
+    gradual = recipe.freeze.gradual
+    thawing = None if gradual is None else make_thawing(model, gradual, plan)
     job = Job(
         model=model,
         args=training_arguments(
@@ -252,11 +254,12 @@ def build(
         make_optimizer=partial(
             make_optimizer, name=optim.name, learning_rate=optim.learning_rate, weight_decay=optim.weight_decay,
             momentum=optim.momentum, nesterov=optim.nesterov, betas=(optim.beta1, optim.beta2), eps=optim.epsilon,
+            starts=None if thawing is None else thawing.by_parameter(),
         ),
         make_scheduler=partial(
             make_scheduler, name=optim.schedule, warmup=optim.warmup, power=optim.power, decay=optim.decay
         ),
-        callbacks=[*_pull(recipe.regularize.l2_sp, model), *callbacks],
+        callbacks=[*([] if thawing is None else [thawing]), *_pull(recipe.regularize.l2_sp, model), *callbacks],
         processor=processor,
     )  # fmt: skip
     return Built(job, stopwatch, flow, stateful, precision)

@@ -8,6 +8,8 @@ from typing import Any, cast
 from nlp_finetune.data.batching import BatchPlan
 from nlp_finetune.learning.flow import FiniteLoss, Flow, RankSeed, Requests
 from nlp_finetune.learning.patience import EarlyStopping, ReduceOnPlateau
+from nlp_finetune.learning.thawing import Thawing, thaw_steps
+from nlp_finetune.models import freezing
 from nlp_finetune.recipe import Optim, Train
 from nlp_finetune.recipe.durations import is_duration, seconds
 from nlp_finetune.runs.folder import RunFolder
@@ -24,6 +26,22 @@ _LOWER_IS_BETTER = {"loss", "rmse", "mae", "perplexity", "pseudo_perplexity"}
 def lower_is_better(metric: str) -> bool:
     """Whether smaller values of a metric are better."""
     return metric in _LOWER_IS_BETTER
+
+
+def make_thawing(model: Any, every: int | str, plan: BatchPlan) -> Thawing:
+    """The callback that thaws what trains in a model, group by group, until all of it does."""
+    named = freezing.thaw_groups(model)
+    starts = thaw_steps(len(named), every=every, rows=plan.rows, batch_size=plan.batch_size)
+    still: list[Any] = []
+
+    def settle() -> None:
+        still[:] = [module for _, module in freezing.frozen_modules(model)]
+
+    freezing.keep_in_evaluation_mode(model, still)
+    never = [name for (name, _), start in zip(named, starts, strict=True) if start >= plan.steps]
+    if never:
+        say(f"freeze.gradual: the run ends at step {plan.steps}, before these thaw: {'; '.join(never)}")
+    return Thawing([own for _, own in named], [name for name, _ in named], starts, settle=settle, say=say)
 
 
 def make_callbacks(

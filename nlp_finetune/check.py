@@ -243,11 +243,21 @@ def _adapter_fact(prepared: Prepared, model: Any) -> list[tuple[str, str]]:
 
 def _freeze_fact(prepared: Prepared, model: Any) -> list[tuple[str, str]]:
     """Freeze what the recipe freezes in a model without memory, and what that is."""
+    from nlp_finetune.learning.thawing import thaw_steps
     from nlp_finetune.models import freezing
 
     said, section = list[str](), prepared.recipe.freeze
     freezing.freeze(model, section.layers, section.patterns, section.all_but_head, say=said.append)
-    return [("freeze", line) for line in said]
+    facts = [("freeze", line) for line in said]
+    if section.gradual is not None:
+        named = freezing.thaw_groups(model)
+        rows = len(prepared.encoded["train"])
+        starts = thaw_steps(len(named), every=section.gradual, rows=rows, batch_size=prepared.batch_size)
+        facts += [
+            (f"from step {start}", name if start < prepared.steps else f"{name}: after the run's end")
+            for (name, _), start in zip(named, starts, strict=True)
+        ]
+    return facts
 
 
 def plan_report(prepared: Prepared, runtime: Runtime) -> PlanReport:

@@ -36,6 +36,8 @@ def check(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -> None:
         raise InputError(
             "freeze: lora freezes everything but its adapters and the head already; leave one of them out."
         )
+    if recipe.freeze.gradual is not None and runtime.strategy == "fsdp":
+        raise InputError("freeze.gradual: sharded parameters (FSDP) can't thaw one by one; use DDP, or freeze.layers.")
     choose_precision(recipe.train.precision, runtime.device, lambda _: None)
     check_available(recipe.optim.name, runtime.device)
     _check_strategy(recipe, runtime)

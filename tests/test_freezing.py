@@ -1,6 +1,7 @@
 """Runs that freeze a part of the model: it ends bit for bit as it began, in both engines."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,26 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(more: list[str]
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("engine", ["trainer", "accelerate"])
+def test_a_run_that_thaws_layers_and_was_stopped_ends_the_same(engine: str, tmp_path: Path) -> None:
+    settings = (
+        *TINY, "model.dropout=0.1", "freeze.gradual=2", "train.max_steps=8", "train.eval_every=8", "train.save_every=4",
+        f"train.engine={engine}", "output_dir=run",
+    )  # fmt: skip
+    done = run(*settings, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert "step 2: bert.encoder.layer.1 begins to train" in done.stderr
+    folder, whole = tmp_path / "run", weights(tmp_path / "run")
+    for name in ("model", "checkpoints/step-8"):
+        shutil.rmtree(folder / name)
+    for name in ("metrics.json", "status.json"):
+        (folder / name).unlink()
+    done = run(*settings, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert "going on from" in done.stderr
+    assert not changed(whole, weights(folder))
 
 
 def test_check_shows_layer_by_layer_what_trains(tmp_path: Path) -> None:

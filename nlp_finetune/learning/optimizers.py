@@ -11,6 +11,7 @@ from torch.optim import SGD, Adafactor, Adam, AdamW, Optimizer, RMSprop
 
 from nlp_finetune.errors import InputError
 from nlp_finetune.learning.lion import Lion
+from nlp_finetune.learning.thawing import split_by_start
 
 
 def _adamw_8bit(groups: Any, **settings: Any) -> Optimizer:
@@ -71,9 +72,14 @@ def make_optimizer(
     nesterov: bool = False,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
+    starts: dict[int, int] | None = None,
 ) -> Optimizer:
-    """Build the optimizer called `name` for what trains in `model`."""
+    """Build the optimizer called `name` for what trains in `model`.
+
+    `starts` gives the step from which on parameters train, by their `id`, where layers thaw gradually.
+    """
     kind, takes = _BUILDERS[name]
     settings: dict[str, Any] = {"momentum": momentum, "nesterov": nesterov, "betas": betas, "eps": eps}
     groups = parameter_groups(model, weight_decay=weight_decay)
+    groups = groups if starts is None else split_by_start(groups, starts)
     return kind(groups, lr=learning_rate, **{key: settings[key] for key in takes})

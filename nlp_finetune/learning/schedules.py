@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from nlp_finetune.learning.thawing import STARTS_AT
+
 
 @dataclass(frozen=True)
 class _Course:
@@ -69,15 +71,24 @@ class ScheduleFactor:
     callable objects, so that a resumed run goes on with it.
     """
 
-    def __init__(self, name: str, *, warmup: float, steps: int, power: float = 2.0, decay: float = 0.2) -> None:
+    def __init__(
+        self, name: str, *, warmup: float, steps: int, power: float = 2.0, decay: float = 0.2, starts_at: int = 0
+    ) -> None:
         self.name = name
         self.steps = steps
         self.rise = warmup_steps(warmup, steps)
         self.power = power
         self.decay = decay
         self.cut = 1.0
+        self.starts_at = starts_at
 
     def __call__(self, step: int) -> float:
+        if self.starts_at == 0:
+            return self._shape(step)
+        # What thaws later has a warm-up of its own, as long as that of the run.
+        return self._shape(step) * min(1.0, max(0.0, (step - self.starts_at + 1) / (self.rise + 1)))
+
+    def _shape(self, step: int) -> float:
         course = _Course(step, self.steps, self.rise, self.power, self.decay)
         if step < self.rise:
             start = _SMOOTH_RISE_FROM.get(self.name)
@@ -90,5 +101,13 @@ class ScheduleFactor:
 def make_scheduler(
     optimizer: Optimizer, steps: int, *, name: str, warmup: float, power: float = 2.0, decay: float = 0.2
 ) -> LambdaLR:
-    """Schedule over `steps` optimizer steps."""
-    return LambdaLR(optimizer, ScheduleFactor(name, warmup=warmup, steps=steps, power=power, decay=decay))
+    """Schedule over `steps` optimizer steps; parameter groups that thaw later warm up from then on."""
+    return LambdaLR(
+        optimizer,
+        [
+            ScheduleFactor(
+                name, warmup=warmup, steps=steps, power=power, decay=decay, starts_at=group.get(STARTS_AT, 0)
+            )
+            for group in optimizer.param_groups
+        ],
+    )

@@ -127,8 +127,37 @@ def frozen_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     yield from inside("", model)
 
 
+def thaw_groups(model: PreTrainedModel) -> list[tuple[str, list[nn.Parameter]]]:
+    """What trains, by groups of layers from the top: the head with what is around it, each block, the embeddings.
+
+    Each group has a name. A model without a head of its own begins with its last block besides.
+    """
+    found = list(parts(model))
+    blocks = [part for part in found if part.kind == "block"][::-1]
+    top = [part for part in found if part.kind in ("head", "norm", "pooler")]
+    if not any(part.kind == "head" for part in top) and blocks:
+        top.append(blocks.pop(0))
+    lowest = [part for part in found if part.kind == "embeddings"]
+    seen: set[int] = set()
+    groups = []
+    # The embeddings come first where parameters are shared: a tied output layer thaws with them.
+    tied = {id(parameter) for part in lowest for parameter in part.module.parameters()}
+    for chosen in (top, *([block] for block in blocks), lowest):
+        passed = seen if chosen is lowest else seen | tied
+        own = {id(p): p for part in chosen for p in part.module.parameters() if p.requires_grad}
+        own = {key: parameter for key, parameter in own.items() if key not in passed}
+        seen |= own.keys()
+        if own:
+            holding = [part.name for part in chosen if any(id(p) in own for p in part.module.parameters())]
+            groups.append((shorten(holding, 3), list(own.values())))
+    return groups
+
+
 def keep_in_evaluation_mode(model: nn.Module, modules: Sequence[nn.Module]) -> None:
-    """Put modules into evaluation mode before every forward pass: engines call `train()` on the whole model."""
+    """Put modules into evaluation mode before every forward pass: engines call `train()` on the whole model.
+
+    The sequence may change later on: it is read before each pass.
+    """
 
     def settle(*_: Any) -> None:
         for module in modules:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, create_model
 
-from nlp_finetune.recipe.section import Conflict, Section, Text
+from nlp_finetune.recipe.section import Conflict, Count, Section, Text
 
 
 class _Freeze(Section):
@@ -19,7 +19,15 @@ class _Freeze(Section):
         default_factory=list, description="Freeze parameters by their names, as globs: `*.attention.*`."
     )
 
+    gradual: Count | Literal["epoch"] | None = Field(
+        default=None,
+        description="Train the head first, and from the top down one more group of layers every so many steps or each "
+        "epoch; null trains all at once.",
+    )
+
     def conflicts(self) -> list[Conflict]:
+        if self.all_but_head and self.gradual is not None:
+            return [("gradual", "there is nothing to thaw where freeze.except leaves the head alone")]
         if self.all_but_head and (self.layers is not None or self.patterns):
             return [("except", "freezes everything but the head: leave out freeze.layers and freeze.patterns")]
         return []
@@ -32,7 +40,7 @@ class _Freeze(Section):
     @property
     def is_set(self) -> bool:
         """Whether anything is frozen."""
-        return self.layers is not None or bool(self.patterns) or self.all_but_head
+        return self.layers is not None or bool(self.patterns) or self.all_but_head or self.gradual is not None
 
 
 if TYPE_CHECKING:

@@ -144,6 +144,23 @@ def test_engines_agree_with_frozen_layers_and_dropout(micro_batches: int) -> Non
     assert trainer["weights"] == accelerate["weights"]
 
 
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_engines_agree_where_layers_thaw_one_after_the_other(micro_batches: int) -> None:
+    settings = Settings(thaw_every=2, dropout=0.1, micro_batches=micro_batches)
+    trainer = run(settings)
+    accelerate = run(replace(settings, engine="accelerate"))
+    assert_same_trajectory(trainer, accelerate, tolerance=1e-6)
+    assert trainer["weights"] == accelerate["weights"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["trainer", "accelerate"])
+def test_two_processes_thaw_layers_as_one(engine: str, tmp_path: Path) -> None:
+    settings = Settings(engine=engine, thaw_every=2, micro_batches=3)
+    two = run_in_processes(replace(settings, processes=2), tmp_path)
+    assert_same_trajectory(run(settings), two, tolerance=2e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["trainer", "accelerate"])
 def test_two_processes_train_what_is_not_frozen_as_one(engine: str, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import torch
 from accelerate import PartialState
 
 import nlp_finetune.engines  # noqa: F401  before the first import of transformers
+from nlp_finetune.callbacks import make_thawing
 from nlp_finetune.data.batching import BatchPlan
 from nlp_finetune.data.drawing import DrawnRows
 from nlp_finetune.engines import hf_trainer, loop
@@ -58,6 +59,7 @@ class Settings:
     changing_rows: bool = False
     adapter: str | None = None
     frozen_layers: int | None = None
+    thaw_every: int | None = None
     weights: list[float] | None = None
     optimizer: str = "adamw"
     schedule: str = "linear"
@@ -115,6 +117,10 @@ def build_job(settings: Settings, folder: str) -> Job:
         sharding.shard(
             model, device=torch.device("cpu"), processes=settings.processes, reshard=True, say=lambda _: None
         )
+    starts = None
+    if settings.thaw_every is not None:
+        thawing = make_thawing(model, settings.thaw_every, plan)
+        starts, callbacks = thawing.by_parameter(), [thawing, *callbacks]
     if settings.save_at is not None:
         callbacks.append(_checkpoints(flow, Path(str(settings.checkpoint)), settings))
     return Job(
@@ -131,7 +137,7 @@ def build_job(settings: Settings, folder: str) -> Job:
             logging_strategy="no",
             disable_tqdm=True,
             report_to="none",
-            ddp_find_unused_parameters=False,
+            ddp_find_unused_parameters=settings.thaw_every is not None,
         ),
         train=DrawnRows(_rows(settings), transform=_changed if settings.changing_rows else None, seed=5),
         collate=_collate,
@@ -139,7 +145,9 @@ def build_job(settings: Settings, folder: str) -> Job:
         objective=_objective(settings),
         count_items=lambda batch: int(batch["labels"].numel()),
         score=lambda model: {"accuracy": 0.5},
-        make_optimizer=lambda m: make_optimizer(m, name=settings.optimizer, learning_rate=1e-3, weight_decay=0.01),
+        make_optimizer=lambda m: make_optimizer(
+            m, name=settings.optimizer, learning_rate=1e-3, weight_decay=0.01, starts=starts
+        ),
         make_scheduler=lambda o, n: make_scheduler(o, n, name=settings.schedule, warmup=0.25),
         callbacks=callbacks,
         resume_from=settings.checkpoint if settings.save_at is None else None,

@@ -7,7 +7,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, ResNetConfig, ResNetForImageClassification
 
 from nlp_finetune.errors import InputError
-from nlp_finetune.models.freezing import freeze, frozen_modules
+from nlp_finetune.models.freezing import freeze, frozen_modules, thaw_groups
 from nlp_finetune.models.summary import layer_groups
 from tests.models.conftest import SIZES, Lines, ignore, load
 
@@ -110,6 +110,35 @@ def test_a_line_says_what_is_frozen_and_how_much_trains(said: Lines) -> None:
 def test_nothing_is_said_or_frozen_unless_asked(said: Lines) -> None:
     freeze(small("bert"), None, [], False, say=said)
     assert not said
+
+
+@pytest.mark.parametrize("family", SIZES)
+def test_groups_that_thaw_are_all_that_trains_each_once_from_the_top(family: str) -> None:
+    model = small(family)
+    groups = thaw_groups(model)
+    every = [id(parameter) for _, own in groups for parameter in own]
+    assert sorted(every) == sorted(id(parameter) for parameter in model.parameters())
+    blocks = [group.name for group in layer_groups(model) if group.kind == "block"]
+    names = [name for name, _ in groups[1:-1]]
+    assert names == blocks[::-1][len(blocks) - len(names) :]
+
+
+def test_a_model_without_a_head_begins_with_its_last_block() -> None:
+    model = load("scratch:bert", names=(), auto_class="AutoModel", edits=SIZES["bert"])
+    assert thaw_groups(model)[0][0] == "pooler, encoder.layer.1"
+
+
+def test_a_tied_output_layer_thaws_with_the_embeddings() -> None:
+    model = load("scratch:gpt2", names=(), auto_class="AutoModelForCausalLM", edits=SIZES["gpt2"])
+    groups = thaw_groups(model)
+    tied = id(model.get_output_embeddings().weight)
+    assert [tied in map(id, own) for _, own in groups] == [False] * (len(groups) - 1) + [True]
+
+
+def test_what_is_frozen_for_good_never_thaws() -> None:
+    model = small("bert")
+    frozen(model, 1)
+    assert [name for name, _ in thaw_groups(model)] == ["bert.pooler, classifier", "bert.encoder.layer.1"]
 
 
 def test_modules_are_frozen_as_a_whole_or_by_their_parts() -> None:
