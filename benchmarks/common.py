@@ -60,10 +60,21 @@ def _version(package: str) -> str:
     return metadata.version(package)
 
 
-def save(name: str, title: str, header: Sequence[str], rows: Sequence[Sequence[Any]], **details: Any) -> None:
-    """Write results/NAME.json and results/NAME.md, and print the table."""
+def save(
+    name: str,
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    note: str | None = None,
+    **details: Any,
+) -> None:
+    """Write results/NAME.json and results/NAME.md, and print the table.
+
+    `note` is a remark on the machine; None takes the one of the command line.
+    """
     RESULTS.mkdir(exist_ok=True)
-    stamp = {"date": date.today().isoformat(), "machine": machine(), "note": options().note}
+    stamp = {"date": date.today().isoformat(), "machine": machine(), "note": options().note if note is None else note}
     content = {**stamp, "header": list(header), "rows": [list(map(str, row)) for row in rows], **details}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     made = f"{stamp['date']}, {stamp['machine']}. Made by `python benchmarks/{name}.py`."

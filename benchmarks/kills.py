@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=30, help="no new run is begun after so long")
+    parser.add_argument("--note", default="", help="a remark on the machine, for the results")
     options = parser.parse_args()
     chance, end = random.Random(options.seed), time.monotonic() + 60 * options.minutes
     rows: list[list[str | int]] = []
@@ -54,18 +55,20 @@ def main() -> None:
         survived += kills if equal else 0
         moments += found
         rows.append([workload, engine, processes, kills, "yes" if equal else "NO"])
-        report(rows, tried, survived, moments, options.seed)
+        report(rows, tried, survived, moments, options)
     if survived != tried:
         raise SystemExit(1)
 
 
-def report(rows: list[list[str | int]], tried: int, survived: int, moments: Counter[str], seed: int) -> None:
+def report(
+    rows: list[list[str | int]], tried: int, survived: int, moments: Counter[str], options: argparse.Namespace
+) -> None:
     """Write down what is known so far."""
     header = ["run", "engine", "processes", "kills", "weights bit-identical"]
     title = f"Random kills: {survived} of {tried} survived"
     during = [[f"of these during {moment}", "", "", count, ""] for moment, count in moments.most_common()]
     total = ["all", "", "", tried, f"{survived} of {tried} kills survived"]
-    save("kills", title, header, [*rows, total, *during], seed=seed)
+    save("kills", title, header, [*rows, total, *during], seed=options.seed, note=options.note)
 
 
 def kill_and_finish(

@@ -28,6 +28,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--note", default="", help="a remark on the machine, for the results")
     options = parser.parse_args()
     moments: dict[str, Moment] = {
         "preparing data": lambda run, log: "strategy:" in log,
@@ -47,7 +48,8 @@ def main() -> None:
                 rows.append([moment, engine, processes, *(f"{f(seconds):.2f}" for f in (min, max))])
                 print(rows[-1], flush=True)
     header = ["during", "engine", "processes", "shortest (s)", "longest (s)"]
-    save("stops", f"Seconds from SIGTERM to exit code 75, {options.repeats} stops each", header, rows)
+    title = f"Seconds from SIGTERM to exit code 75, {options.repeats} stops each"
+    save("stops", title, header, rows, note=options.note)
 
 
 def write_data(folder: Path) -> tuple[str, ...]:
