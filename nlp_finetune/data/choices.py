@@ -100,7 +100,8 @@ def find(
 def _find_options(data: Dataset) -> list[str]:
     families: dict[str, list[tuple[Any, str]]] = {}
     for name in data.column_names:
-        if match := _FAMILY.match(name.strip().lower()):
+        lower = name.strip().lower()
+        if lower not in _LISTS and (match := _FAMILY.match(lower)):
             mark = match.group(2)
             families.setdefault(match.group(1), []).append((int(mark) if mark.isdigit() else mark, name))
     found = [sorted(members, key=lambda one: str(one[0]).zfill(4)) for members in families.values() if len(members) > 1]
