@@ -1,16 +1,15 @@
 """CIFAR-10, 250 training and 60 test images a class: ResNet-18 from nothing, by the kind of its stem.
 
-python benchmarks/cifar10_subset.py [--epochs 6]
+python benchmarks/cifar10_subset.py [DATA]
 
 `waiting` is the share of the training time that the model waited for images: decoding must not starve it.
 """
 
 from __future__ import annotations
 
-import argparse
-
 from common import save, shared_data, train
 
+_EPOCHS = 6
 MODELS = {
     "stem for small images, 32 px": ["model.checkpoint=scratch:resnet18_small_stem", "task.size=32"],
     "standard stem, 32 px": ["model.checkpoint=scratch:resnet18", "task.size=32"],
@@ -18,9 +17,6 @@ MODELS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--epochs", type=int, default=6)
-    epochs = parser.parse_args().epochs
     arguments = [
         "--recipe", "image_cls", f"data.source={shared_data('cifar10_subset')}", "task.crop_scale=[0.5, 1.0]",
         "optim.learning_rate=0.05", "optim.weight_decay=5e-4", "train.batch_size=64", "train.precision=fp32",
@@ -29,8 +25,8 @@ def main() -> None:
     rows, found = [], {}
     small, usual = MODELS
     runs = [
-        (small, "trainer", "auto", epochs),
-        (usual, "accelerate", "auto", epochs),
+        (small, "trainer", "auto", _EPOCHS),
+        (usual, "accelerate", "auto", _EPOCHS),
         (usual, "trainer", "auto", 1),
         (usual, "trainer", "0", 1),
     ]
