@@ -57,7 +57,7 @@ def main() -> None:
     measure("STS-B", "text_regression", *parts("STS-B"), "task.text=[sentence1,sentence2]", "task.label=score",
             limit=1200, epochs=1)  # fmt: skip
     measure("MRPC", "text_pair", *parts("MRPC"), f"data.test={glue / 'MRPC' / 'msr_paraphrase_test.txt'}",
-            "task.text=[#1 String,#2 String]", "task.label=Quality", "data.quoting=none", "data.delimiter=tab",
+            "task.text=['#1 String','#2 String']", "task.label=Quality", "data.quoting=none", "data.delimiter=tab",
             limit=600, epochs=2)  # fmt: skip
     measure("RTE", "text_pair", *parts("RTE"), "task.text=[sentence1,sentence2]", "task.label=label",
             limit=400, epochs=1)  # fmt: skip
