@@ -8,6 +8,8 @@ import pytest
 # Nothing here may reach for a Hub: what a test needs is in the package, in a dependency, or made by it.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("ACCELERATE_USE_CPU", "true")
+# Test files run side by side, one a core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import nlp_finetune.torchvision_guard  # noqa: F401  before the first import of transformers
 
