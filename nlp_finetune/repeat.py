@@ -21,6 +21,7 @@ from nlp_finetune.job import Result
 from nlp_finetune.recipe import Hub, Recipe, to_yaml
 from nlp_finetune.reports import live
 from nlp_finetune.resuming import refuse_other_run
+from nlp_finetune.runs import card
 from nlp_finetune.runs.folder import RunFolder, read_json, replaced_folder, write_json, write_text
 from nlp_finetune.runs.publishing import preflight, publish
 from nlp_finetune.runtime import Runtime, say
@@ -128,7 +129,9 @@ def _gather(recipe: Recipe, folder: RunFolder, results: Sequence[Result]) -> dic
     spread = summary([result.metrics for result in results], seeds)
     metrics = {**results[best].metrics, "seeds": {**spread, "best": seeds[best]}}
     write_json(folder.metrics, metrics)
+    card.write(folder)
     folder.set_status("finished", exit_code=EXIT_DONE, reason="", step=metrics["best"]["step"])
+    live.write_final(folder, say)
     live.write_final(folder, say)
     say(f"seed {seeds[best]} is best on validation: its model is {folder.model}")
     return metrics

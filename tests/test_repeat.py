@@ -69,6 +69,11 @@ def test_the_folder_on_top_predicts_and_evaluates_like_any_run(folder: Path) -> 
     assert run("predict", folder / "run", "--text", "Good soup.", cwd=folder).code == 0
 
 
+def test_card_and_report_on_top_tell_the_spread(folder: Path) -> None:
+    assert "2 seeds (1, 2): validation accuracy" in (folder / "run" / "README.md").read_text("utf-8")
+    assert "The same recipe with 2 seeds" in (folder / "run" / "report.html").read_text("utf-8")
+
+
 def test_the_same_command_again_changes_nothing(folder: Path) -> None:
     done = run("train", *TINY, *SEEDS, f"output_dir={folder / 'run'}", cwd=folder)
     assert done.code == 0

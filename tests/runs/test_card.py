@@ -285,8 +285,11 @@ def test_many_classes_are_folded() -> None:
 
 
 def test_seeds_that_were_compared_are_told_with_their_spread() -> None:
-    metrics = {**full().metrics, "seeds": {"1": 0.87, "2": 0.89, "3": 0.85}}
-    assert "3 seeds (1, 2, 3): 0.8500 to 0.8900, mean 0.8700" in text_of(full(metrics=metrics))
+    accuracy = {"mean": 0.87, "std": 0.02, "min": 0.85, "max": 0.89, "values": [0.87, 0.89, 0.85]}
+    metrics = {**full().metrics, "seeds": {"seeds": [1, 2, 3], "test": {"accuracy": accuracy}, "best": 2}}
+    text = text_of(full(metrics=metrics))
+    assert "3 seeds (1, 2, 3): test accuracy 0.8500 to 0.8900, mean 0.8700, deviation 0.0200" in text
+    assert "The model is that of seed 2, the best on validation" in text
 
 
 def test_markdown_is_not_escaped_twice() -> None:

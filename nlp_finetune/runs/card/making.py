@@ -212,10 +212,12 @@ def command(facts: Facts) -> str:
 def seeds(facts: Facts) -> Markdown:
     """The seed, and how much others change the scores, where that was measured."""
     found = facts.metrics.get("seeds") or {}
-    values = [value for value in found.values() if isinstance(value, float)] if isinstance(found, dict) else []
-    if len(values) > 1:
-        spread = f"{min(values):.4f} to {max(values):.4f}, mean {sum(values) / len(values):.4f}"
-        return Markdown(f"{len(values)} seeds ({escape(', '.join(map(str, found)))}): {spread}")
+    spread = (found.get(facts.split) or {}).get(facts.metric)
+    if spread:
+        range_ = f"{spread['min']:.4f} to {spread['max']:.4f}, mean {spread['mean']:.4f}, deviation {spread['std']:.4f}"
+        which = f"{len(found['seeds'])} seeds ({escape(', '.join(map(str, found['seeds'])))})"
+        kept = f"The model is that of seed {escape(found['best'])}, the best on validation"
+        return Markdown(f"{which}: {facts.split} {escape(facts.metric)} {range_}. {kept}")
     seed = facts.section("train").get("seed")
     return Markdown(f"Seed {escape(seed)}, one run: how much another seed changes the scores was not measured")
 
