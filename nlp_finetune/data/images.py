@@ -18,11 +18,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from nlp_finetune.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image
 
 SUFFIXES = ("jpg", "jpeg", "png", "bmp", "gif", "tif", "tiff", "webp", "ppm", "pgm")
@@ -111,6 +110,8 @@ def examine_all(images: Iterable[Mapping[str, Any]], *, count: int) -> list[Exam
 
 def thumbnails(parts: Iterable[bytes]) -> np.ndarray:
     """Pixels of thumbnails in [0, 1], `[images, 16 x 16 x 3]`."""
+    import numpy as np
+
     pixels = np.frombuffer(b"".join(parts), dtype=np.uint8).reshape(-1, THUMBNAIL * THUMBNAIL * 3)
     return pixels.astype(np.float32) / 255
 
@@ -159,6 +160,8 @@ def _to_rgb(image: Image) -> Image:
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers, whose range nobody knows")
     if image.mode.startswith("I"):
+        import numpy as np
+
         deep = np.asarray(image)
         if deep.min() < 0 or deep.max() > 0xFFFF:
             raise ValueError("its pixels have more than 16 bits")

@@ -90,7 +90,7 @@ def test_a_pushed_card_tells_of_the_repository_and_not_of_the_run_folder(hub: Hu
     card = contents(hub)["README.md"].decode()
     assert "| validation (40 rows) | **this model** | **0.7500** (0.6000 to 0.8600) | 0.7000 |" in card
     assert "pipeline_tag: text-classification" in card
-    assert 'pipeline("text-classification", model="me/reviews")' in card
+    assert 'pipeline("text-classification", model="me/reviews", truncation=True' in card
     assert "base_model:" not in card  # which was a folder
     assert card.startswith("---\n")
 

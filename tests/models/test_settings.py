@@ -81,7 +81,7 @@ def test_sizes_that_do_not_fit_each_other_are_the_users_mistake() -> None:
         ({"model_type": "berd"}, "no model type 'berd'. Did you mean bert"),
         (
             {"model_type": "mine", "auto_map": {"AutoConfig": "x.Y"}},
-            "its code is in the repository and is not run",
+            "Its own Python code would have to be run, which is off by default",
         ),
         ({"model_type": None}, "model.config.model_type=bert"),
         ({"quantization_config": {"bits": 4}}, "quantized weights"),

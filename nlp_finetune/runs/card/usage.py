@@ -89,7 +89,8 @@ def _text_classification(facts: Facts, address: str, texts: Sequence[str]) -> st
 
 def _token_classification(facts: Facts, address: str, texts: Sequence[str]) -> str:
     call = f"print(pipe({python_text(texts[0])}))"
-    return _pipeline(facts, address, call, options=', aggregation_strategy="simple"')
+    # "simple" can begin an entity inside a word.
+    return _pipeline(facts, address, call, options=', aggregation_strategy="first"')
 
 
 def _fill_mask(facts: Facts, address: str, texts: Sequence[str]) -> str:
