@@ -74,6 +74,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(more: list[str]
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["trainer", "accelerate"])
 def test_a_run_that_thaws_layers_and_was_stopped_ends_the_same(engine: str, tmp_path: Path) -> None:
     settings = (

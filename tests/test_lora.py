@@ -95,6 +95,7 @@ def test_scores_are_those_of_the_merged_model(finished: Path) -> None:
     assert json.loads(done.stdout)["metrics"] == expected
 
 
+@pytest.mark.slow
 def test_adapter_and_merged_model_load_with_label_names_in_plain_libraries(finished: Path) -> None:
     text = "Not worth the money."
     found = loaded_elsewhere(finished, text)
@@ -105,6 +106,7 @@ def test_adapter_and_merged_model_load_with_label_names_in_plain_libraries(finis
     assert found["merged"] == pytest.approx(ours, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["trainer", "accelerate"])
 def test_a_run_that_was_stopped_half_way_ends_bit_for_bit_the_same(engine: str, finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"

@@ -183,6 +183,7 @@ def test_a_plain_resnet_of_timm_becomes_one_of_transformers(tmp_path: Path) -> N
     assert (how.resize, how.resample) == (int(224 / 0.95), 3)
 
 
+@pytest.mark.slow
 def test_timms_format_loads_in_timm_and_torchvision_with_the_same_logits(tmp_path: Path) -> None:
     model = theirs("resnet18")
     raw = resnets.configuration(resnets.ARCHITECTURES["resnet18"], list("abcde"))

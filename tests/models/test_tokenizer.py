@@ -143,6 +143,7 @@ def test_a_vocabulary_too_small_for_bytes_is_refused() -> None:
         scratch("gpt2", vocab_size=100)
 
 
+@pytest.mark.slow
 def test_the_same_texts_give_the_same_ids_in_every_process(project: Path) -> None:
     code = (
         "import sys; from nlp_finetune.models.vocabulary import fit; from transformers import AutoConfig\n"

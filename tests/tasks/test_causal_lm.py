@@ -176,6 +176,7 @@ def test_what_training_decided_is_not_set_anew(finished: Path) -> None:
     assert "task.block_size=32: predict can set task.max_new_tokens, task.do_sample" in done.stderr
 
 
+@pytest.mark.slow
 def test_plain_transformers_generates_the_same(finished: Path) -> None:
     code = (
         "import sys\n"

@@ -174,6 +174,7 @@ print(json.dumps({one["label"]: one["score"] for one in found}))
 """
 
 
+@pytest.mark.slow
 def test_the_model_loads_in_a_plain_pipeline_without_torchvision(place: Path, finished: Path, tmp_path: Path) -> None:
     file = place / "pictures/test/green/2.png"
     done = subprocess.run(

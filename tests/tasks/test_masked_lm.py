@@ -152,6 +152,7 @@ def test_the_result_is_a_checkpoint_for_text_classification(finished: Path, tmp_
     assert "not used from the checkpoint: cls.*" in done.stderr
 
 
+@pytest.mark.slow
 def test_plain_transformers_fills_masks_alike(finished: Path) -> None:
     text = "The old man sells [MASK] at the corner."
     code = (

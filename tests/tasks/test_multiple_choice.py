@@ -154,6 +154,7 @@ def test_evaluate_gives_the_scores_of_the_run(finished: Path) -> None:
     assert json.loads(done.stdout)["metrics"] == {name: value for name, value in saved.items() if name != "loss"}
 
 
+@pytest.mark.slow
 def test_the_model_gives_the_same_scores_in_plain_transformers(finished: Path) -> None:
     code = (
         "import sys\n"

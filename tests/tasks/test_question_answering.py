@@ -185,6 +185,7 @@ def test_evaluate_gives_the_scores_of_the_run(finished: Path) -> None:
     assert scores == {name: value for name, value in saved.items() if name != "loss"}
 
 
+@pytest.mark.slow
 def test_the_model_loads_in_plain_transformers(finished: Path) -> None:
     code = (
         "import sys\n"

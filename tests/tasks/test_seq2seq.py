@@ -212,6 +212,7 @@ def test_evaluate_gives_the_scores_of_the_run(finished: Path) -> None:
     assert json.loads(done.stdout)["metrics"] == expected
 
 
+@pytest.mark.slow
 def test_plain_transformers_writes_the_same_without_being_told_how(finished: Path) -> None:
     assert plain(finished, SETTINGS) == [predicted(finished)["generated"]]
 
@@ -245,6 +246,7 @@ def test_bart_with_an_adapter_is_the_same_merged_and_beside_its_base(tmp_path: P
     assert merged == beside == predicted(tmp_path / "run")["generated"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", SIZES)
 def test_both_engines_write_the_same(family: str, tmp_path: Path) -> None:
     found = []

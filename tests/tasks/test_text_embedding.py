@@ -173,6 +173,7 @@ def test_triplets_train_with_an_adapter_and_are_merged(tmp_path: Path) -> None:
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_the_folder_gives_the_same_vectors_in_plain_libraries(pooling: str, scored: Path, tmp_path: Path) -> None:
     folder = scored
