@@ -18,7 +18,7 @@ from nlp_finetune.runtime import Runtime, say
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from nlp_finetune.build import Prepared
+    from nlp_finetune.preparation import Prepared
     from nlp_finetune.tasks.base import BaseTask
 
 _MANY_CLASSES = 20

@@ -6,11 +6,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from nlp_finetune import check, inference
+from nlp_finetune import check, inference, saved_runs
 from nlp_finetune import runtime as processes
-from nlp_finetune.build import Built, Prepared, scorer
+from nlp_finetune.build import Built, scorer
 from nlp_finetune.errors import EXIT_DONE
 from nlp_finetune.models import adapters
+from nlp_finetune.preparation import Prepared
 from nlp_finetune.reports import evidence
 from nlp_finetune.runs import card, checkpoints, sealing
 from nlp_finetune.runs.folder import TASK_FILE, RunFolder, disk_faults, replaced_folder, write_json
@@ -36,7 +37,7 @@ def finish(
     figures = _training_figures(prepared, built, runtime)
     weights, adapter_mb = runtime.on_main(lambda: _whole_weights(built.job.model, best, folder, prepared.processor))
     trust = prepared.recipe.model.trust_remote_code
-    model = inference.load_weights(task, weights, runtime, trust_remote_code=trust)
+    model = saved_runs.load_weights(task, weights, runtime, trust_remote_code=trust)
     measured = scorer(prepared, model, runtime, stop)
     outputs = {"validation": _run(measured, prepared, built, "validation")}
     task.tune(outputs["validation"].predictions, prepared.rows["validation"])

@@ -1,4 +1,4 @@
-"""Inference: load a RUN, predict and score. Everything that evaluates or predicts calls this module.
+"""Inference: predict and score. Everything that evaluates or predicts calls this module; `saved_runs.py` loads a RUN.
 
 Rows run sorted by length, dealt batch by batch to N processes. Each row is in exactly one batch, the
 batches do not depend on N, and loss sums are weighted by items: 1, 2 or 3 processes give the same
@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from nlp_finetune.data import drawing
 from nlp_finetune.data.batching import by_length
-from nlp_finetune.errors import InputError
-from nlp_finetune.runs.folder import TASK_FILE, RunFolder, read_json, write_json
-from nlp_finetune.runtime import Runtime, say
+from nlp_finetune.runtime import Runtime
 from nlp_finetune.stopping import Interrupted
 from nlp_finetune.tasks import base
 
@@ -289,91 +287,3 @@ def metrics_with_interval(
         low, high = bootstrap(task.resampled_metric(metric, predictions, rows), len(rows))
         scores[f"{metric}_ci95"] = [low, high]
     return scores
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run on disk: what `load` needs to know before it loads weights.
-
-    `weights` is the folder of the model's files: `model/` in a run folder, the root of a pushed run.
-    """
-
-    folder: RunFolder
-    weights: Path
-    task_name: str
-    task_options: dict[str, Any]
-    facts: dict[str, Any]
-    metric: str | None
-    trust_remote_code: bool = False
-
-
-def find(run: str, *, trust_remote_code: bool = False) -> Run:
-    """A run by its folder or its id on the Hub (OWNER/NAME, OWNER/NAME@REVISION), which is fetched.
-
-    `trust_remote_code` is whether Python code that comes with it may be run, whatever its recipe says.
-    Raises `InputError` where there is no finished run, `NlpFinetuneError` where fetching it fails.
-    """
-    import yaml
-
-    from nlp_finetune.runs.pulling import locate
-
-    found = locate(run, code=trust_remote_code, say=say)
-    folder, weights = found.folder, found.weights
-    try:
-        recipe = yaml.safe_load(folder.recipe.read_text(encoding="utf-8"))
-        saved = read_json(weights / TASK_FILE)
-        return Run(
-            folder,
-            weights,
-            saved["task"],
-            recipe["task"],
-            saved["facts"],
-            recipe["train"].get("metric"),
-            trust_remote_code,
-        )
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{run}: its recipe.yaml or {TASK_FILE} is damaged ({error}).") from error
-
-
-def takes_images(run: Run) -> bool:
-    """Whether what the run predicts from are images."""
-    return base.find(run.task_name).images
-
-
-def load(run: Run, runtime: Runtime, *, batch_size: int = 64) -> Model:
-    """Task, model and processor of a finished run, in fp32.
-
-    Raises `InputError` where its files are damaged.
-    """
-    task_class = base.find(run.task_name)
-    task = task_class(task_class.Options(**run.task_options))
-    task.restore(run.facts)
-    model = load_weights(task, run.weights, runtime, trust_remote_code=run.trust_remote_code)
-    workers = min(MOST_WORKERS, runtime.cores) if task.images else 0
-    return Model(task, model, task.saved_processor(run.weights), runtime, batch_size, workers)
-
-
-def load_weights(
-    task: base.BaseTask, folder: Path, runtime: Runtime, *, trust_remote_code: bool = False
-) -> torch.nn.Module:
-    """A saved model of the task, from safetensors, in fp32, on this process's device.
-
-    An adapter is merged into its base, which is fetched from the Hub where it is not in the cache.
-    Raises `InputError` where files are damaged or the base can't be had.
-    """
-    from nlp_finetune.models import adapted, loading
-
-    if adapted.is_saved_in(folder):
-        model: torch.nn.Module = adapted.load_merged(folder, auto_class=task.auto_class, say=say)
-    else:
-        model = loading.load_saved_model(folder, auto_class=task.auto_class, trust_remote_code=trust_remote_code)
-    return model.to(runtime.device)
-
-
-def save_merged(run: Run, target: Path, runtime: Runtime) -> Path:
-    """Write a run whose weights are an adapter as a whole model, for `push --merge`; give the folder."""
-    loaded = load(run, runtime)
-    loaded.model.save_pretrained(target)  # type: ignore[operator]
-    loaded.processor.save_pretrained(target)
-    write_json(target / TASK_FILE, read_json(run.weights / TASK_FILE))
-    return target

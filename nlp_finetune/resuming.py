@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nlp_finetune.build import Built, Prepared
+from nlp_finetune.build import Built
 from nlp_finetune.errors import InputError
+from nlp_finetune.preparation import Prepared
 from nlp_finetune.recipe import Recipe, differences, fingerprint, is_free, load
 from nlp_finetune.runs import checkpoints, sealing
 from nlp_finetune.runs.folder import RunFolder, disk_faults, read_json, write_json

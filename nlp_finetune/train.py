@@ -13,13 +13,14 @@ from typing import Any
 
 from nlp_finetune import check, resuming
 from nlp_finetune import runtime as processes
-from nlp_finetune.build import Built, Prepared, build, prepare
+from nlp_finetune.build import Built, build
 from nlp_finetune.callbacks import lower_is_better
 from nlp_finetune.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, NlpFinetuneError, StoppedError
 from nlp_finetune.finishing import finish
 from nlp_finetune.job import Result
 from nlp_finetune.models import adapters
 from nlp_finetune.network import lost_contact
+from nlp_finetune.preparation import Prepared, prepare
 from nlp_finetune.recipe import Recipe, to_yaml
 from nlp_finetune.reports import live
 from nlp_finetune.runs import card, sources

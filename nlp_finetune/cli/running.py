@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from nlp_finetune.data.delimited import TextRows
-    from nlp_finetune.inference import Model, Run
+    from nlp_finetune.inference import Model
     from nlp_finetune.job import Result
     from nlp_finetune.recipe import Recipe
     from nlp_finetune.runtime import Runtime
+    from nlp_finetune.saved_runs import Run
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,8 +121,8 @@ def check(arguments: argparse.Namespace) -> int:
     """Say what training would do and what is wrong with the data; train nothing."""
     recipe = _begin(arguments)
     from nlp_finetune import runtime
-    from nlp_finetune.build import prepare
     from nlp_finetune.check import data_report, plan_report
+    from nlp_finetune.preparation import prepare
 
     here = runtime.start(threads=recipe.train.threads)
     prepared = prepare(recipe, here)
@@ -147,9 +148,9 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 def evaluate(arguments: argparse.Namespace) -> int:
     """Score a run on a labelled file or on a split of its own data."""
     set_up_log(quiet=arguments.quiet)
-    from nlp_finetune import inference
+    from nlp_finetune import inference, saved_runs
 
-    run = inference.find(arguments.run, trust_remote_code=arguments.trust_remote_code)
+    run = saved_runs.find(arguments.run, trust_remote_code=arguments.trust_remote_code)
     here, model = _load(run, arguments)
     rows, name = _evaluation_rows(run, model, here, arguments)
     predictions = model.run(rows).predictions
@@ -175,7 +176,7 @@ def _evaluation_rows(run: Run, model: Model, here: Runtime, arguments: argparse.
     if arguments.data is not None:
         data = _read(arguments.data, arguments, text_rows=model.task.text_rows, images=model.task.images)
         return model.task.inputs(data, labelled=True), str(arguments.data)
-    from nlp_finetune.build import prepare
+    from nlp_finetune.preparation import prepare
     from nlp_finetune.resuming import saved_recipe
 
     recipe = saved_recipe(run.folder)
@@ -217,12 +218,12 @@ def _read(path: str, arguments: argparse.Namespace, *, text_rows: TextRows = "li
 
 
 def _load(run: Run, arguments: argparse.Namespace) -> tuple[Runtime, Model]:
-    from nlp_finetune import inference, runtime
+    from nlp_finetune import runtime, saved_runs
 
     if arguments.batch_size < 1:
         raise InputError(f"--batch-size {arguments.batch_size}: at least 1.")
     here = runtime.start()
-    return here, inference.load(run, here, batch_size=arguments.batch_size)
+    return here, saved_runs.load(run, here, batch_size=arguments.batch_size)
 
 
 def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
@@ -245,14 +246,14 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
 def predict(arguments: argparse.Namespace) -> int:
     """Predict for texts or for a file; rows that cannot be predicted are named."""
     set_up_log(quiet=arguments.quiet)
-    from nlp_finetune import inference
+    from nlp_finetune import saved_runs
     from nlp_finetune.cli import files
 
     if arguments.output is not None:
         files.check_output(Path(arguments.output))
-    found = inference.find(arguments.run, trust_remote_code=arguments.trust_remote_code)
+    found = saved_runs.find(arguments.run, trust_remote_code=arguments.trust_remote_code)
     run = _with_options(found, arguments.overrides)
-    images = inference.takes_images(run)
+    images = saved_runs.takes_images(run)
     if (arguments.text if images else arguments.image) is not None:
         raise InputError(f"--{'text' if images else 'image'}: this run takes {'images' if images else 'texts'}.")
     source = None if arguments.input is None else _read(arguments.input, arguments, images=images)

@@ -26,8 +26,8 @@ from nlp_finetune.runtime import say
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from nlp_finetune.build import Prepared
     from nlp_finetune.inference import Model, Output
+    from nlp_finetune.preparation import Prepared
     from nlp_finetune.tasks.base import BaseTask
 
 MOST_ROWS = 10_000
