@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common import COSTS, costs, save, shared_data, train
 
-SIZES = "{n_positions: 128, n_embd: 128, n_layer: 2, n_head: 4}"
+SIZES = "{n_positions: 128, n_embd: 64, n_layer: 2, n_head: 4}"
 HEADER = ["model", "learning rate", "epochs", "test loss", "perplexity", "bigram rival", "unigram rival", *COSTS]
 
 
@@ -29,15 +29,15 @@ def main() -> None:
             path = Path(scratch, f"{split}.jsonl")
             path.write_text("".join(json.dumps({"text": speech}) + "\n" for speech in part), encoding="utf-8")
             files.append(f"data.{split}={path}")
-        rate, epochs = "2e-3", 1
+        rate, epochs = "5e-3", 3
         metrics = train(
             "--recipe", "causal_lm", "model.checkpoint=scratch:gpt2", f"model.tokenizer={tokenizer}",
             f"model.config={SIZES}", *files, "task.block_size=128", "task.cross_documents=true",
-            f"optim.learning_rate={rate}", "optim.warmup=0.1", f"train.epochs={epochs}", "train.batch_size=4",
+            f"optim.learning_rate={rate}", "optim.warmup=0.1", f"train.epochs={epochs}", "train.batch_size=8",
             "train.seed=1",
         )  # fmt: skip
     test, rivals = metrics["test"], metrics["baselines"]["test"]
-    row = ["GPT-2, 2 layers, 128 wide", rate, epochs, f"{test['loss']:.2f}", f"{test['perplexity']:.1f}"]
+    row = ["GPT-2, 2 layers, 64 wide", rate, epochs, f"{test['loss']:.2f}", f"{test['perplexity']:.1f}"]
     row += [f"{rivals[name]['perplexity']:.1f}" for name in ("bigram", "unigram")]
     save("tinyshakespeare", "tinyshakespeare: GPT-2 from nothing", HEADER, [[*row, *costs(metrics)]], metrics=metrics)
 
