@@ -85,8 +85,11 @@ def _check_regularizers(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -
         raise InputError(f"regularize.{which}: moves word embeddings, and images have none.")
     if chosen.l2_sp and recipe.lora is not None:
         raise InputError("regularize.l2_sp: with lora the pretrained weights stay as they are; leave it at 0.")
-    if chosen.l2_sp and (runtime.strategy not in ("single", "ddp") or recipe.train.precision == "fp16"):
+    sharded = runtime.strategy not in ("single", "ddp")
+    if chosen.l2_sp and (sharded or recipe.train.precision == "fp16"):
         raise InputError("regularize.l2_sp: needs whole weights on each process, in fp32 or bf16.")
+    if chosen.adversarial and sharded:
+        raise InputError("regularize.adversarial: needs whole weights on each process; use accelerate_configs/ddp.yaml.")
 
 
 def regularized(chosen: Regularize, objective: Objective, loss: str) -> Objective:
