@@ -89,7 +89,9 @@ def _check_regularizers(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -
     if chosen.l2_sp and (sharded or recipe.train.precision == "fp16"):
         raise InputError("regularize.l2_sp: needs whole weights on each process, in fp32 or bf16.")
     if chosen.adversarial and sharded:
-        raise InputError("regularize.adversarial: needs whole weights on each process; use accelerate_configs/ddp.yaml.")
+        raise InputError(
+            "regularize.adversarial: needs whole weights on each process; use accelerate_configs/ddp.yaml."
+        )
 
 
 def regularized(chosen: Regularize, objective: Objective, loss: str) -> Objective:
