@@ -1,7 +1,5 @@
 """A file that would run code where it is unpickled runs none, wherever it is put."""
 
-import hashlib
-import json
 import pickle
 import shutil
 from pathlib import Path
@@ -9,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from nlp_finetune.runs import sealing
 from tests.command_line import run
 from tests.tiny import TINY
 
@@ -39,16 +38,6 @@ def poison(file: Path, executed: Path, *, zipped: bool = False) -> None:
         torch.save({"state": Payload(executed)}, file)
     else:
         file.write_bytes(pickle.dumps(Payload(executed)))
-
-
-def trust(checkpoint: Path) -> None:
-    """Make the manifest say that the files are as they were meant, as an attacker would."""
-    files = [file for file in checkpoint.iterdir() if file.name != "manifest.json"]
-    manifest = {
-        file.name: {"size": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-        for file in files
-    }
-    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +123,9 @@ def test_a_payload_in_a_checkpoint_is_not_run_by_going_on(
     for file in ("model.safetensors", "config.json"):
         shutil.copy(checkpoint / file, best / file)
     poison(checkpoint / name, executed, zipped=True)
-    trust(checkpoint)
+    # The manifest says that the files are as they were meant, as an attacker would make it say.
+    sealing.seal(checkpoint, about=sealing.contents(checkpoint)["about"])
+    sealing.seal(best)
     done = run(*TINY, *STEPS, f"train.engine={engine}", f"output_dir={finished}", cwd=finished)
     assert not executed.exists()
     # What is not needed is ignored; what is needed and can't be read ends the run.
