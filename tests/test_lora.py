@@ -168,8 +168,7 @@ def test_check_says_what_is_trained(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["trainer", "accelerate"])
-@pytest.mark.parametrize("method", ["lora", "pissa"])
+@pytest.mark.parametrize(("method", "engine"), [("lora", "trainer"), ("pissa", "accelerate")])
 def test_a_real_checkpoint_learns_and_loads_elsewhere(method: str, engine: str, tmp_path: Path) -> None:
     done = run(
         "--recipe", "text_cls", "--demo", f"lora.method={method}", f"train.engine={engine}", "train.max_steps=20",
