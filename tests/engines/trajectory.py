@@ -159,7 +159,7 @@ def _checkpoints(flow: Flow, folder: Path, settings: Settings) -> Checkpoints:
     state = PartialState()
     runtime = Runtime(state.process_index, settings.processes, state.process_index, 1, torch.device("cpu"), 1)
     flow.save_every = settings.save_at
-    return Checkpoints(folder.parent, clock=flow, stateful=[], keep=9, runtime=runtime, watch=Stopwatch())
+    return Checkpoints(folder.parent, clock=flow, stateful=[], keep=9, runtime=runtime, watch=Stopwatch(), about={})
 
 
 class _BestFirst(Flow):
