@@ -70,7 +70,7 @@ def test_the_folder_on_top_predicts_and_evaluates_like_any_run(folder: Path) -> 
 
 
 def test_card_and_report_on_top_tell_the_spread(folder: Path) -> None:
-    assert "2 seeds (1, 2): validation accuracy" in (folder / "run" / "README.md").read_text("utf-8")
+    assert "2 seeds (1, 2): test accuracy" in (folder / "run" / "README.md").read_text("utf-8")
     assert "The same recipe with 2 seeds" in (folder / "run" / "report.html").read_text("utf-8")
 
 
