@@ -6,7 +6,7 @@ build(prepared)  ->  Built      model loaded, and everything an engine needs aro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from nlp_finetune.learning.schedules import make_scheduler
 from nlp_finetune.models import adapters, freezing, sharding
 from nlp_finetune.models.loading import load_model
 from nlp_finetune.preparation import Prepared
+from nlp_finetune.recipe import Optim
 from nlp_finetune.runs.folder import RunFolder
 from nlp_finetune.runs.timing import Stopwatch
 from nlp_finetune.runtime import Runtime, say
@@ -105,11 +106,7 @@ def build(
         objective=stopwatch.timed(training),
         count_items=task.count_items,
         score=partial(_score, prepared, objective=objective, runtime=runtime, stop=stop, flow=flow),
-        make_optimizer=partial(
-            make_optimizer, name=optim.name, learning_rate=optim.learning_rate, weight_decay=optim.weight_decay,
-            momentum=optim.momentum, nesterov=optim.nesterov, betas=(optim.beta1, optim.beta2), eps=optim.epsilon,
-            starts=None if thawing is None else thawing.by_parameter(),
-        ),
+        make_optimizer=_optimizer(optim, starts=None if thawing is None else thawing.by_parameter()),
         make_scheduler=partial(
             make_scheduler, name=optim.schedule, warmup=optim.warmup, power=optim.power, decay=optim.decay
         ),
@@ -117,6 +114,21 @@ def build(
         processor=processor,
     )  # fmt: skip
     return Built(job, stopwatch, flow, stateful, precision)
+
+
+def _optimizer(optim: Optim, *, starts: Any) -> Callable[..., Any]:
+    """What makes the recipe's optimizer; `starts` says from which step on a parameter that thaws is trained."""
+    return partial(
+        make_optimizer,
+        name=optim.name,
+        learning_rate=optim.learning_rate,
+        weight_decay=optim.weight_decay,
+        momentum=optim.momentum,
+        nesterov=optim.nesterov,
+        betas=(optim.beta1, optim.beta2),
+        eps=optim.epsilon,
+        starts=starts,
+    )
 
 
 def _model(prepared: Prepared, folder: RunFolder) -> PreTrainedModel:
