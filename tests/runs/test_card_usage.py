@@ -77,7 +77,7 @@ MODELS: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "tokens": (bert("TokenClassification", **NAMED), ["good soup"], "entity_group"),
     "a masked word": (bert("MaskedLM"), ["the soup was cold ."], "token_str"),
     "an answer": (bert("QuestionAnswering"), ["was the soup good", "the soup was cold ."], ""),
-    "a choice": (bert("MultipleChoice"), ["the soup was"], "answer"),
+    "a choice": (bert("MultipleChoice"), ["the soup was", "cold", "good", "worth the wait"], ""),
     "next words": (gpt, ["the soup was"], "generated_text"),
     "another text": (t5, ["the soup was"], ""),
     "an image": (resnet, [], "label"),
@@ -126,3 +126,39 @@ def test_texts_of_users_cannot_end_the_string_they_stand_in() -> None:
     code = snippet(full(), "me/x", examples=['"); import os; os.system("true") #\n\\'])
     assert compile(code, "card", "exec")
     assert code.count("\n") == 3
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("context", [None, "context"])
+def test_the_snippet_of_a_multiple_choice_model_chooses_among_the_options_of_a_real_row(
+    context: str | None, folder: Path
+) -> None:
+    bert("MultipleChoice")(folder)
+    examples = [*(["the wait was good"] if context else []), "the soup was", "cold", "good"]
+    task = {"facts": {"columns": {"context": context, "question": "question"}}}
+    facts = full(config=read_json(folder / "config.json"), task=task)
+    assert run(snippet(facts, str(folder), examples=examples)).strip() in ("cold", "good")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_the_snippet_of_an_embedding_model_gives_the_cosine_of_two_texts(pooling: str, folder: Path) -> None:
+    pytest.importorskip("sentence_transformers")
+    import transformers
+
+    from nlp_finetune.models.embeddings import pool, save_for_sentence_transformers
+
+    texts = ["good soup", "the wait was cold"]
+    torch.manual_seed(0)
+    model = transformers.BertModel(transformers.BertConfig(**SMALL)).eval()
+    tokenizer = transformers.BertTokenizer(vocab={word: i for i, word in enumerate(WORDS)})
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    save_for_sentence_transformers(folder, pooling=pooling, max_length=32)
+    inputs = tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        first, second = pool(model(**inputs).last_hidden_state, inputs["attention_mask"], pooling=pooling)
+    recipe = {"task": {"name": "text_embedding", "pooling": pooling}}
+    facts = full(config=read_json(folder / "config.json"), recipe=recipe)
+    found = run(snippet(facts, str(folder), examples=texts))
+    assert f"{float(first @ second):.4f}" in found

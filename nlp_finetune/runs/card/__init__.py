@@ -34,6 +34,7 @@ _WHAT = {
     "fill-mask": "It fills in masked words.",
     "text-generation": "It continues a text.",
     "text2text-generation": "It turns one text into another.",
+    "sentence-similarity": "It makes vectors of texts: texts that mean the same have vectors of the same direction.",
 }
 
 

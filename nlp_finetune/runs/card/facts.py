@@ -64,8 +64,15 @@ class Facts:
         """The Hub's name for what the model does."""
         if self.is_timm:
             return "image-classification"
+        if self.pooling:
+            return "sentence-similarity"
         names = self.config.get("architectures") or [""]
         return next((tag for end, tag in _PIPELINES.items() if str(names[0]).endswith(end)), None)
+
+    @property
+    def pooling(self) -> str | None:
+        """How a model whose results are vectors makes one of a text: `mean` or `cls`; None for all others."""
+        return self.section("task").get("pooling")
 
     @property
     def problem(self) -> str:

@@ -32,7 +32,7 @@ def metadata(facts: Facts, *, name: str, own: dict[str, Any]) -> str:
         "datasets": [plain(data["given"]).partition(":")[0]] if data["kind"] == "hub" else None,
         "language": data.get("language") or _single(base.get("language")),
         "license": _single(base.get("licence")),
-        "library_name": "timm" if facts.is_timm else "peft" if facts.is_adapter else "transformers",
+        "library_name": _library(facts),
         "pipeline_tag": facts.pipeline,
         "tags": ["nlp-finetune", *(["custom_code"] if facts.section("model").get("trust_remote_code") else [])],
         "metrics": sorted({result.metric_type for result in results}) or None,
@@ -50,6 +50,15 @@ def metadata(facts: Facts, *, name: str, own: dict[str, Any]) -> str:
         return str(made.to_yaml()).strip()
     except (TypeError, ValueError) as error:
         raise InputError(f"hub.card: the fields in its header are not those of a model card ({error}).") from error
+
+
+def _library(facts: Facts) -> str:
+    """What loads the model's files as they are."""
+    if facts.is_timm:
+        return "timm"
+    if facts.is_adapter:
+        return "peft"
+    return "sentence-transformers" if facts.pooling else "transformers"
 
 
 def _single(value: Any) -> str | None:

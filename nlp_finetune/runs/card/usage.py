@@ -167,16 +167,58 @@ def _multiple_choice(facts: Facts, address: str, texts: Sequence[str]) -> str:
             "from transformers import AutoModelForMultipleChoice, AutoTokenizer\n\n"
             f"model = AutoModelForMultipleChoice.from_pretrained({where})"
         )
+    context, question, options = _question_and_options(facts, texts)
+    asked = "question" if context is None else "context"
+    given = "" if context is None else f"context = {python_text(context, limit=2000)}\n"
+    second = "choices" if context is None else '[f"{question} {choice}" for choice in choices]'
+    listed = ",\n".join(f"    {python_text(option)}" for option in options)
     return f"""\
 import torch
 {loading}
 tokenizer = AutoTokenizer.from_pretrained({where})
-question = {python_text(texts[0])}
-choices = ["one answer", "another answer"]
-inputs = tokenizer([question] * len(choices), choices, padding=True, truncation=True, return_tensors="pt")
+{given}question = {python_text(question)}
+choices = [
+{listed},
+]
+inputs = tokenizer([{asked}] * len(choices), {second}, padding=True, truncation=True, return_tensors="pt")
 with torch.no_grad():
     logits = model(**{{name: values[None] for name, values in inputs.items()}}).logits
 print(choices[int(logits.argmax())])"""
+
+
+def _question_and_options(facts: Facts, texts: Sequence[str]) -> tuple[str | None, str, Sequence[str]]:
+    """The parts of an example: a context where the rows have one, the question, and its options."""
+    columns = (facts.task.get("facts") or {}).get("columns") or {}
+    has_context = isinstance(columns, dict) and columns.get("context") is not None
+    first = 1 + has_context
+    options = texts[first:] if len(texts) > first + 1 else ["one answer", "another answer"]
+    return (texts[0] if has_context else None), texts[first - 1], options
+
+
+def _sentence_similarity(facts: Facts, address: str, texts: Sequence[str]) -> str:
+    """Vectors of unit length, whose products are cosines; sentence-transformers loads whole models only."""
+    where, pair = python_text(address), (*texts, _DEFAULT_TEXT)[:2]
+    listed = ", ".join(python_text(text) for text in pair)
+    if not facts.is_adapter:
+        return f"""\
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer({where})
+vectors = model.encode([{listed}])
+print(model.similarity(vectors[:1], vectors[1:]))"""
+    longest = int(facts.section("task").get("max_length") or 0)
+    limit = f", max_length={longest}" if longest else ""
+    pooled = "hidden[:, 0]" if facts.pooling == "cls" else "(hidden * mask).sum(1) / mask.sum(1)"
+    return f"""\
+import torch
+{_merged(facts, address, "AutoTokenizer")}
+tokenizer = AutoTokenizer.from_pretrained({where})
+inputs = tokenizer([{listed}], padding=True, truncation=True{limit}, return_tensors="pt")
+with torch.no_grad():
+    hidden = model(**inputs).last_hidden_state
+mask = inputs["attention_mask"][..., None]
+vectors = torch.nn.functional.normalize({pooled}, dim=-1)
+print(float(vectors[0] @ vectors[1]))"""
 
 
 def _timm(address: str) -> str:
@@ -203,4 +245,5 @@ _WRITERS: dict[str, Callable[[Facts, str, Sequence[str]], str]] = {
     "text-generation": _text_generation,
     "text2text-generation": _text_to_text,
     "image-classification": _image_classification,
+    "sentence-similarity": _sentence_similarity,
 }
