@@ -6,7 +6,9 @@ build(prepared)  ->  Built      model loaded, and everything an engine needs aro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from nlp_finetune.callbacks import make_callbacks, make_thawing
 from nlp_finetune.data.batching import BatchPlan
 from nlp_finetune.data.drawing import DrawnRows
 from nlp_finetune.job import Job
+from nlp_finetune.learning.averaging import WeightAverage, ema_share, swa_share
 from nlp_finetune.learning.flow import Flow
 from nlp_finetune.learning.micro_batch import check_coupling, choose_micro_batches, freeze_unused
 from nlp_finetune.learning.optimizers import make_optimizer
@@ -26,7 +29,7 @@ from nlp_finetune.learning.schedules import make_scheduler
 from nlp_finetune.models import adapters, freezing, sharding
 from nlp_finetune.models.loading import load_model
 from nlp_finetune.preparation import Prepared
-from nlp_finetune.recipe import Optim
+from nlp_finetune.recipe import Average, Optim
 from nlp_finetune.runs.folder import RunFolder
 from nlp_finetune.runs.timing import Stopwatch
 from nlp_finetune.runtime import Runtime, say
@@ -48,6 +51,7 @@ class Built:
     flow: Flow
     stateful: list[Any]
     precision: str
+    average: WeightAverage | None = None
 
 
 def build(
@@ -84,9 +88,11 @@ def build(
         lengths, prepared.batch_size, prepared.steps, train.seed,
         processes=runtime.processes, micro_batches=micro_batches, bucket=train.bucket,
     )  # fmt: skip
+    average = _average(recipe.average, model, plan)
     flow, stopwatch, stateful, callbacks = make_callbacks(
-        train, optim, plan, metric=prepared.metric, folder=folder, runtime=runtime, stop=stop, about=about
-    )
+        train, optim, plan, metric=prepared.metric, folder=folder, runtime=runtime, stop=stop, about=about,
+        average=average,
+    )  # fmt: skip
     gradual = recipe.freeze.gradual
     thawing = None if gradual is None else make_thawing(model, gradual, plan)
     job = Job(
@@ -105,7 +111,9 @@ def build(
         batches=plan,
         objective=stopwatch.timed(training),
         count_items=task.count_items,
-        score=partial(_score, prepared, objective=objective, runtime=runtime, stop=stop, flow=flow),
+        score=partial(
+            _score, prepared, objective=objective, runtime=runtime, stop=stop, flow=flow, average=average
+        ),
         make_optimizer=_optimizer(optim, starts=None if thawing is None else thawing.by_parameter()),
         make_scheduler=partial(
             make_scheduler, name=optim.schedule, warmup=optim.warmup, power=optim.power, decay=optim.decay
@@ -113,7 +121,7 @@ def build(
         callbacks=[*([] if thawing is None else [thawing]), *_pull(recipe.regularize.l2_sp, model), *callbacks],
         processor=processor,
     )  # fmt: skip
-    return Built(job, stopwatch, flow, stateful, precision)
+    return Built(job, stopwatch, flow, stateful, precision, average)
 
 
 def _optimizer(optim: Optim, *, starts: Any) -> Callable[..., Any]:
@@ -160,6 +168,17 @@ def _pull(strength: float, model: PreTrainedModel) -> list[PullToStart]:
     return [PullToStart(model, strength=strength)] if strength else []
 
 
+def _average(section: Average, model: PreTrainedModel, plan: BatchPlan) -> WeightAverage | None:
+    if section.name is None:
+        return None
+    if section.name == "ema":
+        say(f"average: what is validated and saved is a moving average of the weights, decay {section.decay:g}")
+        return WeightAverage(model, share=ema_share(section.decay))
+    first = math.floor(section.start * plan.steps) + 1
+    say(f"average: what is validated and saved is the mean of the weights from step {first} of {plan.steps} on (SWA)")
+    return WeightAverage(model, share=swa_share(plan, start=section.start, every=section.every))
+
+
 def eval_batch_size(prepared: Prepared) -> int:
     """Rows of one evaluation batch; `auto` takes fewer where rows are long."""
     asked = prepared.recipe.train.eval_batch_size
@@ -191,14 +210,22 @@ def scorer(prepared: Prepared, model: Any, runtime: Runtime, stop: StopRequest) 
 
 
 def _score(
-    prepared: Prepared, model: Any, *, objective: Any, runtime: Runtime, stop: StopRequest, flow: Flow
+    prepared: Prepared,
+    model: Any,
+    *,
+    objective: Any,
+    runtime: Runtime,
+    stop: StopRequest,
+    flow: Flow,
+    average: WeightAverage | None,
 ) -> dict[str, float] | None:
     """Metrics of the model on the validation rows; None, and `flow.interrupted`, where the run is to stop."""
     task, rows = prepared.task, prepared.rows["validation"]
-    runtime.share_statistics(model)
     loaded = scorer(prepared, model, runtime, stop)
     try:
-        output = loaded.run(rows, encoded=prepared.encoded["validation"], objective=objective)
+        with nullcontext() if average is None else average.applied():
+            runtime.share_statistics(model)
+            output = loaded.run(rows, encoded=prepared.encoded["validation"], objective=objective)
     except Interrupted:
         flow.interrupted = True
         return None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from nlp_finetune.data.batching import BatchPlan
+from nlp_finetune.learning.averaging import WeightAverage
 from nlp_finetune.learning.flow import FiniteLoss, Flow, RankSeed, Requests
 from nlp_finetune.learning.patience import EarlyStopping, ReduceOnPlateau
 from nlp_finetune.learning.thawing import Thawing, thaw_steps
@@ -54,11 +55,12 @@ def make_callbacks(
     runtime: Runtime,
     stop: StopRequest,
     about: Mapping[str, Any],
+    average: WeightAverage | None = None,
 ) -> tuple[Flow, Stopwatch, list[Any], list[Any]]:
     """Flow, stopwatch, the callbacks whose state belongs into a checkpoint, and all of them in order.
 
     Flow comes first and sets what is due; checkpoints come last and save what the others have become.
-    `about` says what run the checkpoints belong to.
+    `about` says what run the checkpoints belong to; `average` is what is kept as best in place of the weights.
     """
     by_clock = seconds(str(train.save_every)) if is_duration(train.save_every) else None
     save_every = train.save_every if by_clock is None else "end"
@@ -74,10 +76,12 @@ def make_callbacks(
         metric=metric,
         greater_is_better=not lower_is_better(metric),
         runtime=runtime,
+        average=average,
     )
-    stateful: list[Any] = [stopwatch]
+    averages = [] if average is None else [average]
+    stateful: list[Any] = [stopwatch, *averages]
     seed = RankSeed(train.seed, rank=runtime.rank)
-    callbacks: list[Any] = [flow, seed, stopwatch, requests, FiniteLoss(), best]
+    callbacks: list[Any] = [flow, seed, stopwatch, requests, FiniteLoss(), *averages, best]
     if optim.schedule == "plateau":
         plateau = ReduceOnPlateau(patience=optim.plateau_patience, factor=optim.plateau_factor, say=say)
         stateful.append(plateau)
@@ -98,6 +102,7 @@ def make_callbacks(
             runtime=runtime,
             watch=stopwatch,
             about=about,
+            average=average,
         )
     )
     return flow, stopwatch, stateful, callbacks

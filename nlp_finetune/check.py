@@ -260,6 +260,18 @@ def _freeze_fact(prepared: Prepared, model: Any) -> list[tuple[str, str]]:
     return facts
 
 
+def _average_fact(prepared: Prepared) -> list[tuple[str, str]]:
+    """Which average of weights is validated and saved, if any."""
+    section = prepared.recipe.average
+    said = {
+        "ema": f"moving average of the weights (EMA), decay {section.decay:g}",
+        "swa": f"mean of the weights every {section.every} steps, in the last {1 - section.start:.0%} of them (SWA)"
+        if section.every != "epoch"
+        else f"mean of the weights at each epoch's end, in the last {1 - section.start:.0%} of the steps (SWA)",
+    }
+    return [] if section.name is None else [("average", said[section.name])]
+
+
 def plan_report(prepared: Prepared, runtime: Runtime) -> PlanReport:
     """Say what training would do, without loading weights: the model is built without memory."""
     import torch
@@ -297,6 +309,7 @@ def plan_report(prepared: Prepared, runtime: Runtime) -> PlanReport:
             f"every {train.eval_every}" if train.eval_every == "epoch" else f"every {train.eval_every} steps",
         ),
         ("optimizer", f"{optim.name}, {optim.schedule} schedule, {factor.rise} steps of warm-up"),
+        *_average_fact(prepared),
         ("engine", f"{train.engine} on {runtime.processes} process(es), {runtime.threads} threads each"),
         *adapter,
     ]

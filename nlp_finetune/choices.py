@@ -56,6 +56,11 @@ def _check_strategy(recipe: Recipe, runtime: Runtime) -> None:
         raise InputError("lora does not run under FSDP: use accelerate_configs/ddp.yaml; adapters need little memory.")
     if recipe.train.precision == "fp16":
         raise InputError("train.precision fp16 does not run under FSDP: use bf16 or fp32.")
+    if recipe.average.name is not None:
+        raise InputError(
+            f"average.name {recipe.average.name} does not run under FSDP: it needs whole weights on each process. "
+            "Use accelerate_configs/ddp.yaml."
+        )
     if recipe.optim.name not in ELEMENTWISE:
         raise InputError(
             f"optim.name {recipe.optim.name} does not run under FSDP: it looks at whole matrices. "

@@ -132,6 +132,8 @@ def find_start(built: Built, folder: RunFolder, recipe: Recipe, about: Identity,
     saved, state = checkpoints.load_callbacks(newest), checkpoints.load_trainer_state(newest)
     for callback in built.stateful:
         callback.load_state_dict(saved[type(callback).__name__])
+    if built.average is not None:
+        built.average.load(checkpoints.load_average(newest))
     built.flow.step = state.global_step
     say(f"going on from {newest} (step {state.global_step} of {built.job.batches.steps})")
     _refuse_other_parameters(built, newest, runtime)

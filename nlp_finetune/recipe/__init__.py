@@ -4,6 +4,7 @@
 """
 
 from nlp_finetune.recipe.adapters import Lora
+from nlp_finetune.recipe.averaging import Average
 from nlp_finetune.recipe.finding import FILE_ENDINGS, find, names_a_file, shipped
 from nlp_finetune.recipe.freezing import Freeze
 from nlp_finetune.recipe.learning import Loss, Optim
@@ -15,6 +16,7 @@ from nlp_finetune.recipe.schema import Data, Hub, Model, Recipe, TaskOptions, Tr
 
 __all__ = [
     "FILE_ENDINGS",
+    "Average",
     "Data",
     "Freeze",
     "Hub",

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, SerializeAsAny, SkipValidation
 
 from nlp_finetune.recipe.adapters import Lora
+from nlp_finetune.recipe.averaging import Average
 from nlp_finetune.recipe.durations import Duration
 from nlp_finetune.recipe.finding import names_a_file
 from nlp_finetune.recipe.freezing import Freeze
@@ -250,6 +251,9 @@ class Recipe(Section):
     regularize: Regularize = Field(
         default=Regularize(), description="What is asked of a model beyond fitting its training rows; each is off at 0."
     )
+    average: Average = Field(
+        default=Average(), description="Whether what is validated and saved is an average of weights, and of which."
+    )
     optim: Optim = Field(default=Optim(), description="How weights move.")
     train: Train = Field(default=Train(), description="How long, how fast and how carefully.")
     hub: Hub = Field(default_factory=Hub, description="Where a finished run is pushed.")
@@ -267,6 +271,7 @@ SECTIONS: dict[str, type[Section]] = {
     "freeze": Freeze,
     "loss": Loss,
     "regularize": Regularize,
+    "average": Average,
     "optim": Optim,
     "train": Train,
     "hub": Hub,

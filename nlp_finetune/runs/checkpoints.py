@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import TrainerState
 from transformers.trainer_pt_utils import safe_globals
 
@@ -30,6 +30,7 @@ from nlp_finetune.runs import sealing
 from nlp_finetune.runs.folder import discard, read_json, swap_in, write_json
 
 CALLBACKS = "callbacks.json"
+AVERAGE = "average.safetensors"
 _STEP = re.compile(r"step-(\d+)")
 _PARTIAL = re.compile(r"\.step-(\d+)\.partial")
 
@@ -250,6 +251,18 @@ def load_weights(model: torch.nn.Module, folder: Path | str) -> None:
             f"checkpoint {folder} does not fit this model: missing {missing[:3]}, "
             f"unexpected {result.unexpected_keys[:3]}"
         )
+
+
+def save_average(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write the average of weights beside the weights that training goes on with; nothing where there is none yet."""
+    if tensors:
+        save_file(dict(tensors), folder / AVERAGE)
+
+
+def load_average(folder: Path | str) -> dict[str, torch.Tensor]:
+    """What `save_average` wrote."""
+    file = Path(folder) / AVERAGE
+    return load_file(file) if file.is_file() else {}
 
 
 def load_optimizer(folder: Path | str, optimizer: Any, scheduler: Any, scaler: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +33,14 @@ class SaveClock(Protocol):
     interrupted: bool
 
 
+class Averaged(Protocol):
+    """An average of weights that takes the place of a model's (`learning.averaging.WeightAverage`)."""
+
+    def applied(self) -> AbstractContextManager[None]: ...
+
+    def tensors(self) -> dict[str, Any]: ...
+
+
 class BestWeights(TrainerCallback):  # type: ignore[misc]
     """Keeps the best evaluation in the state, and its weights in `checkpoints/best-N`."""
 
@@ -42,9 +51,11 @@ class BestWeights(TrainerCallback):  # type: ignore[misc]
         metric: str,
         greater_is_better: bool,
         runtime: Runtime,
+        average: Averaged | None = None,
     ) -> None:
         self.root = root
         self.metric = metric
+        self.average = average
         self.greater_is_better = greater_is_better
         self.runtime = runtime
 
@@ -72,7 +83,8 @@ class BestWeights(TrainerCallback):  # type: ignore[misc]
     def _save(self, step: int, model: Any, weights: Mapping[str, Any] | None) -> None:
         folder = checkpoints.best_folder(self.root, step)
         with disk_faults(f"the best weights of step {step}", folder), replaced_folder(folder) as partial:
-            checkpoints.save_weights(model, partial, weights)
+            with nullcontext() if self.average is None else self.average.applied():
+                checkpoints.save_weights(model, partial, weights)
             sealing.seal(partial)
 
 
@@ -93,6 +105,7 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         runtime: Runtime,
         watch: Stopwatch,
         about: Mapping[str, Any],
+        average: Averaged | None = None,
     ) -> None:
         self.root = root
         self.clock = clock
@@ -101,6 +114,7 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         self.runtime = runtime
         self.watch = watch
         self.about = about
+        self.average = average
         self._saved_step: int | None = None
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
@@ -151,6 +165,8 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
                 partial.mkdir(parents=True)
                 checkpoints.save_random_states(partial, random_states)
                 checkpoints.save_weights(parts["model"], partial, weights)
+                if self.average is not None:
+                    checkpoints.save_average(partial, self.average.tensors())
                 checkpoints.save_state(
                     partial,
                     state=state,

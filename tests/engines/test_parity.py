@@ -87,6 +87,17 @@ def test_regularizers_do_not_depend_on_the_cut_into_micro_batches(regularizer: s
     assert_same_trajectory(run(settings), run(replace(settings, micro_batches=4)), tolerance=2e-5)
 
 
+@pytest.mark.parametrize(("average", "adapter"), [("ema", None), ("swa", None), ("ema", "lora")])
+def test_engines_agree_on_the_average_of_weights(average: str, adapter: str | None) -> None:
+    settings = Settings(average=average, adapter=adapter, dropout=0.1, micro_batches=2)
+    trainer, accelerate = run(settings), run(replace(settings, engine="accelerate"))
+    assert trainer["weights"] == accelerate["weights"]
+    plain = run(replace(settings, average=None))
+    # Training goes on with its own weights: only what is saved differs.
+    assert trainer["loss"] == plain["loss"]
+    assert trainer["weights"] != plain["weights"]
+
+
 def test_engines_agree_with_dropout() -> None:
     trainer = run(Settings(engine="trainer", dropout=0.1, micro_batches=2))
     accelerate = run(Settings(engine="accelerate", dropout=0.1, micro_batches=2))
@@ -175,6 +186,15 @@ def test_two_processes_train_with_a_regularizer_as_one(regularizer: str, tmp_pat
     settings = Settings(regularizer=regularizer, micro_batches=2)
     two = run_in_processes(replace(settings, processes=2), tmp_path)
     assert_same_trajectory(run(settings), two, tolerance=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("engine", "average"), [("trainer", "ema"), ("accelerate", "swa")])
+def test_two_processes_average_weights_as_one(engine: str, average: str, tmp_path: Path) -> None:
+    settings = Settings(engine=engine, average=average, micro_batches=2)
+    one, two = run(settings), run_in_processes(replace(settings, processes=2), tmp_path)
+    assert_same_trajectory(one, two, tolerance=2e-5)
+    assert one["weights"] == pytest.approx(two["weights"], rel=1e-6)
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from nlp_finetune.data.batching import BatchPlan
 from nlp_finetune.data.drawing import DrawnRows
 from nlp_finetune.engines import hf_trainer, loop
 from nlp_finetune.job import Fitted, Job
+from nlp_finetune.learning.averaging import WeightAverage, ema_share, swa_share
 from nlp_finetune.learning.flow import Flow, RankSeed
 from nlp_finetune.learning.losses import build_loss
 from nlp_finetune.learning.optimizers import make_optimizer
@@ -67,20 +69,25 @@ class Settings:
     checkpoint: str | None = None
     save_at: int | None = None
     regularizer: str | None = None
+    average: str | None = None
 
 
 def run(settings: Settings) -> dict[str, Any]:
     """Fit and give the training losses, gradient norms and the step at which training ended."""
     with tempfile.TemporaryDirectory() as folder:
-        fitted = fit(build_job(settings, folder), settings.engine)
+        job = build_job(settings, folder)
+        fitted = fit(job, settings.engine)
     logs = [entry for entry in fitted.state.log_history if "loss" in entry]
+    # What is validated and saved: the average of the weights, where there is one.
+    with next((c.applied() for c in job.callbacks if isinstance(c, WeightAverage)), nullcontext()):
+        weights = sum(float(sharding.whole(p).double().abs().sum()) for p in fitted.model.parameters())
     return {
         "loss": [entry["loss"] for entry in logs],
         "grad_norm": [entry["grad_norm"] for entry in logs],
         "learning_rate": [entry["learning_rate"] for entry in logs],
         "epoch": [entry["epoch"] for entry in logs],
         "last_step": fitted.state.global_step,
-        "weights": sum(float(sharding.whole(p).double().abs().sum()) for p in fitted.model.parameters()),
+        "weights": weights,
     }
 
 
@@ -121,6 +128,9 @@ def build_job(settings: Settings, folder: str) -> Job:
     if settings.thaw_every is not None:
         thawing = make_thawing(model, settings.thaw_every, plan)
         starts, callbacks = thawing.by_parameter(), [thawing, *callbacks]
+    if settings.average is not None:
+        share = ema_share(0.8) if settings.average == "ema" else swa_share(plan, start=0.5, every=1)
+        callbacks.append(WeightAverage(model, share=share))
     if settings.save_at is not None:
         callbacks.append(_checkpoints(flow, Path(str(settings.checkpoint)), settings))
     return Job(
