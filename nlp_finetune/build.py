@@ -26,10 +26,10 @@ from nlp_finetune.learning.optimizers import make_optimizer
 from nlp_finetune.learning.precision import choose_precision
 from nlp_finetune.learning.regularizers import PullToStart, add_noise
 from nlp_finetune.learning.schedules import make_scheduler
-from nlp_finetune.models import adapters, freezing, sharding
+from nlp_finetune.models import adapters, freezing, rates, renewing, sharding
 from nlp_finetune.models.loading import load_model
 from nlp_finetune.preparation import Prepared
-from nlp_finetune.recipe import Average, Optim
+from nlp_finetune.recipe import Average, Optim, Recipe
 from nlp_finetune.runs.folder import RunFolder
 from nlp_finetune.runs.timing import Stopwatch
 from nlp_finetune.runtime import Runtime, say
@@ -114,7 +114,7 @@ def build(
         score=partial(
             _score, prepared, objective=objective, runtime=runtime, stop=stop, flow=flow, average=average
         ),
-        make_optimizer=_optimizer(optim, starts=None if thawing is None else thawing.by_parameter()),
+        make_optimizer=_optimizer(optim, model, starts=None if thawing is None else thawing.by_parameter()),
         make_scheduler=partial(
             make_scheduler, name=optim.schedule, warmup=optim.warmup, power=optim.power, decay=optim.decay
         ),
@@ -124,7 +124,7 @@ def build(
     return Built(job, stopwatch, flow, stateful, precision, average)
 
 
-def _optimizer(optim: Optim, *, starts: Any) -> Callable[..., Any]:
+def _optimizer(optim: Optim, model: Any, *, starts: Any) -> Callable[..., Any]:
     """What makes the recipe's optimizer; `starts` says from which step on a parameter that thaws is trained."""
     return partial(
         make_optimizer,
@@ -136,6 +136,14 @@ def _optimizer(optim: Optim, *, starts: Any) -> Callable[..., Any]:
         betas=(optim.beta1, optim.beta2),
         eps=optim.epsilon,
         starts=starts,
+        factors=rate_factors(model, optim),
+    )
+
+
+def rate_factors(model: Any, optim: Optim) -> dict[int, float]:
+    """Factor of the learning rate of each parameter that trains, by its `id`."""
+    return rates.factors(
+        model, layer_decay=optim.layer_decay, head_multiplier=optim.head_multiplier, patterns=optim.rates
     )
 
 
@@ -156,12 +164,22 @@ def _model(prepared: Prepared, folder: RunFolder) -> PreTrainedModel:
     task.complete_model(model, say)
     if recipe.regularize.neftune:
         add_noise(model, alpha=recipe.regularize.neftune)
-    freezing.freeze(model, recipe.freeze.layers, recipe.freeze.patterns, recipe.freeze.all_but_head, say=say)
+    choose_what_trains(model, recipe)
     if recipe.lora is not None:
         base = adapters.find_base(prepared.checkpoint, model, keep=folder.base)
         adapter = recipe.lora.model_dump()
         model = adapters.add(model, **adapter, auto_class=task.auto_class, seed=recipe.train.seed, base=base, say=say)
     return model
+
+
+def choose_what_trains(model: Any, recipe: Recipe, *, tell: Callable[[str], None] = say) -> None:
+    """Draw anew and freeze what the recipe says, in a model with or without memory."""
+    renewed, section = recipe.optim.reinit_top_layers, recipe.freeze
+    if renewed is not None:
+        renewing.draw_top_layers(model, renewed, seed=recipe.train.seed, say=tell)
+    freezing.freeze(model, section.layers, section.patterns, section.all_but_head, say=tell)
+    if renewed is not None:
+        renewing.check_trained(model, renewed)
 
 
 def _pull(strength: float, model: PreTrainedModel) -> list[PullToStart]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from nlp_finetune.preparation import Prepared
+    from nlp_finetune.recipe import Optim
     from nlp_finetune.tasks.base import BaseTask
 
 _MANY_CLASSES = 20
@@ -192,17 +193,21 @@ class PlanReport:
 
     facts: list[tuple[str, str]]
     learning_rates: list[tuple[str, str, str]]
-    layers: list[summary.LayerGroup]
+    layers: list[tuple[summary.LayerGroup, list[float]]]
+    """Groups of layers, each with the peak learning rates of what trains in it, the lowest first."""
     memory_mb: dict[str, float]
 
     def sections(self) -> list[Section]:
         """Tables for people."""
-        layers = [(g.name, g.kind, g.shapes, f"{g.parameters:,}", _trained_share(g.trainable)) for g in self.layers]
+        layers = [
+            (g.name, g.kind, g.shapes, f"{g.parameters:,}", _trained_share(g.trainable), _span(rates))
+            for g, rates in self.layers
+        ]
         memory = [(name, f"{size:,.0f} MB") for name, size in self.memory_mb.items()]
         return [
             Section("Plan", ("", ""), list(self.facts)),
             Section("Learning rate", ("at", "step", "rate"), list(self.learning_rates)),
-            Section("Model", ("group", "kind", "shapes", "parameters", ""), layers),
+            Section("Model", ("group", "kind", "shapes", "parameters", "", "rate"), layers),
             Section("Memory (estimate)", ("part", "size"), memory),
         ]
 
@@ -212,8 +217,14 @@ class PlanReport:
             "plan": dict(self.facts),
             "learning_rates": {at: float(rate) for at, _, rate in self.learning_rates},
             "layers": [
-                {"name": g.name, "kind": g.kind, "parameters": g.parameters, "trainable": bool(g.trainable)}
-                for g in self.layers
+                {
+                    "name": g.name,
+                    "kind": g.kind,
+                    "parameters": g.parameters,
+                    "trainable": bool(g.trainable),
+                    "learning_rates": rates,
+                }
+                for g, rates in self.layers
             ],
             "memory_mb": self.memory_mb,
         }
@@ -221,6 +232,25 @@ class PlanReport:
 
 def _trained_share(share: float) -> str:
     return "frozen" if share == 0 else "trained" if share == 1 else f"{share:.2%} trained"
+
+
+def _span(rates: Sequence[float]) -> str:
+    """The lowest and the highest of some learning rates."""
+    return " to ".join(dict.fromkeys(f"{rate:.3g}" for rate in (rates[0], rates[-1]))) if rates else ""
+
+
+def _layers(model: Any, optim: Optim) -> list[tuple[summary.LayerGroup, list[float]]]:
+    """The groups of layers of a model with the peak learning rates of what trains in each."""
+    from nlp_finetune.build import rate_factors
+
+    factors = rate_factors(model, optim)
+    groups = {part.name: part for part in summary.parts(model)}
+    found, seen = [], set[int]()
+    for group in summary.layer_groups(model):
+        own = {id(p) for p in groups[group.name].module.parameters()} - seen
+        seen |= own
+        found.append((group, sorted({optim.learning_rate * factors[key] for key in own if key in factors})))
+    return found
 
 
 def _adapter_fact(prepared: Prepared, model: Any) -> list[tuple[str, str]]:
@@ -242,13 +272,14 @@ def _adapter_fact(prepared: Prepared, model: Any) -> list[tuple[str, str]]:
 
 
 def _freeze_fact(prepared: Prepared, model: Any) -> list[tuple[str, str]]:
-    """Freeze what the recipe freezes in a model without memory, and what that is."""
+    """Draw anew and freeze what the recipe says in a model without memory, and what that is."""
+    from nlp_finetune.build import choose_what_trains
     from nlp_finetune.learning.thawing import thaw_steps
     from nlp_finetune.models import freezing
 
     said, section = list[str](), prepared.recipe.freeze
-    freezing.freeze(model, section.layers, section.patterns, section.all_but_head, say=said.append)
-    facts = [("freeze", line) for line in said]
+    choose_what_trains(model, prepared.recipe, tell=said.append)
+    facts = [("freeze" if line.startswith("frozen") else "new layers", line) for line in said]
     if section.gradual is not None:
         named = freezing.thaw_groups(model)
         rows = len(prepared.encoded["train"])
@@ -319,6 +350,6 @@ def plan_report(prepared: Prepared, runtime: Runtime) -> PlanReport:
     return PlanReport(
         facts=facts,
         learning_rates=[(at, str(step), f"{optim.learning_rate * factor(step):.3g}") for at, step in marks],
-        layers=summary.layer_groups(model),
+        layers=_layers(model, optim),
         memory_mb={name: size / 2**20 for name, size in memory.items()},
     )

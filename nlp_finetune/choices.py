@@ -38,6 +38,7 @@ def check(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -> None:
         )
     if recipe.freeze.gradual is not None and runtime.strategy == "fsdp":
         raise InputError("freeze.gradual: sharded parameters (FSDP) can't thaw one by one; use DDP, or freeze.layers.")
+    _check_renewed(recipe)
     choose_precision(recipe.train.precision, runtime.device, lambda _: None)
     check_available(recipe.optim.name, runtime.device)
     _check_strategy(recipe, runtime)
@@ -46,6 +47,16 @@ def check(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -> None:
             f"train.batch_size {recipe.train.batch_size} is smaller than the {runtime.processes} processes: "
             "each needs a row in every optimizer step."
         )
+
+
+def _check_renewed(recipe: Recipe) -> None:
+    """Where layers can't be drawn anew."""
+    if recipe.optim.reinit_top_layers is None:
+        return
+    if recipe.lora is not None:
+        raise InputError("optim.reinit_top_layers: lora leaves the layers as they are, and these would stay random.")
+    if recipe.model.checkpoint.startswith("scratch:"):
+        raise InputError("optim.reinit_top_layers: nothing of a scratch: model is pretrained; leave it null.")
 
 
 def _check_strategy(recipe: Recipe, runtime: Runtime) -> None:

@@ -64,6 +64,10 @@ def test_both_engines_give_the_same_run(base: Path, frozen: Path, tmp_path: Path
         (["freeze.except=head", "freeze.layers=1"], "freezes everything but the head: leave out freeze.layers"),
         (["freeze.excpt=head"], "did you mean 'except'?"),
         (["freeze.layers=-1"], "freeze.layers"),
+        (["optim.rates={'*.bais': 0.5}"], "optim.rates *.bais: no parameter of this model is called so"),
+        (["optim.layer_decay=1.5"], "optim.layer_decay"),
+        (["optim.reinit_top_layers=1"], "nothing of a scratch: model is pretrained"),
+        (["optim.reinit_top_layers=1", "lora.rank=4"], "lora leaves the layers as they are"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(more: list[str], message: str, tmp_path: Path) -> None:
@@ -95,6 +99,16 @@ def test_a_run_that_thaws_layers_and_was_stopped_ends_the_same(engine: str, tmp_
     assert not changed(whole, weights(folder))
 
 
+@pytest.mark.slow
+def test_layers_that_would_be_random_and_frozen_are_refused(base: Path, tmp_path: Path) -> None:
+    settings = (*TINY[:2], f"model.checkpoint={base}", "data.source=demo:reviews", *TINY[6:])
+    more = ("train.max_steps=2", "freeze.layers=2", "optim.reinit_top_layers=1", "output_dir=run")
+    done = run(*settings, *more, cwd=tmp_path)
+    assert done.code == 2, done.stderr
+    assert "would be drawn anew and then stay frozen" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_check_shows_layer_by_layer_what_trains(tmp_path: Path) -> None:
     done = run("check", *TINY, "freeze.except=head", "--json", cwd=tmp_path)
     plan = json.loads(done.stdout)["plan"]
@@ -103,3 +117,18 @@ def test_check_shows_layer_by_layer_what_trains(tmp_path: Path) -> None:
         "bert.embeddings": False, "bert.encoder.layer.0": False, "bert.encoder.layer.1": False,
         "bert.pooler": False, "classifier": True,
     }  # fmt: skip
+    assert {layer["name"]: layer["learning_rates"] for layer in plan["layers"] if layer["trainable"]} == {
+        "classifier": [1e-3]
+    }
+
+
+def test_check_shows_the_rate_of_each_layer(tmp_path: Path) -> None:
+    rates = ("optim.layer_decay=0.5", "optim.head_multiplier=10", "optim.rates={'*.encoder.*.bias': 0.5}")
+    done = run("check", *TINY, *rates, "--json", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    found = {layer["name"]: layer["learning_rates"] for layer in json.loads(done.stdout)["plan"]["layers"]}
+    assert found["classifier"] == pytest.approx([1e-2])
+    assert found["bert.pooler"] == pytest.approx([1e-3])
+    assert found["bert.encoder.layer.1"] == pytest.approx([0.25e-3, 0.5e-3])
+    assert found["bert.encoder.layer.0"] == pytest.approx([0.125e-3, 0.25e-3])
+    assert found["bert.embeddings"] == pytest.approx([0.125e-3])

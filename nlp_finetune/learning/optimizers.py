@@ -47,18 +47,28 @@ def check_available(name: str, device: torch.device) -> None:
         raise InputError("optim.name adamw_8bit needs bitsandbytes: pip install bitsandbytes")
 
 
-def parameter_groups(model: torch.nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: matrices decay, vectors (biases, norms) do not.
+def parameter_groups(
+    model: torch.nn.Module, *, weight_decay: float, learning_rate: float, factors: Mapping[int, float] | None = None
+) -> list[dict[str, Any]]:
+    """Trainable parameters in groups of one rate each, the fastest first: matrices decay, vectors do not.
+
+    Vectors are biases and the scales of norms. `factors` multiplies the learning rate of parameters, by their `id`.
 
     Raises `ValueError` if nothing trains.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
     if not trainable:
         raise ValueError("no parameter of the model is trainable")
-    groups = [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    by_factor: dict[float, list[torch.nn.Parameter]] = {}
+    for parameter in trainable:
+        by_factor.setdefault((factors or {}).get(id(parameter), 1.0), []).append(parameter)
+    groups = []
+    for factor in sorted(by_factor, reverse=True):
+        rate = {"lr": learning_rate * factor}
+        matrices = [p for p in by_factor[factor] if p.ndim >= 2]
+        vectors = [p for p in by_factor[factor] if p.ndim < 2]
+        groups.append({"params": matrices, "weight_decay": weight_decay, **rate})
+        groups.append({"params": vectors, "weight_decay": 0.0, **rate})
     return [group for group in groups if group["params"]]
 
 
@@ -73,13 +83,15 @@ def make_optimizer(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     starts: dict[int, int] | None = None,
+    factors: Mapping[int, float] | None = None,
 ) -> Optimizer:
     """Build the optimizer called `name` for what trains in `model`.
 
-    `starts` gives the step from which on parameters train, by their `id`, where layers thaw gradually.
+    `factors` multiplies the learning rate of parameters, by their `id`; `starts` gives the step from which on they
+    train, where layers thaw gradually.
     """
     kind, takes = _BUILDERS[name]
     settings: dict[str, Any] = {"momentum": momentum, "nesterov": nesterov, "betas": betas, "eps": eps}
-    groups = parameter_groups(model, weight_decay=weight_decay)
+    groups = parameter_groups(model, weight_decay=weight_decay, learning_rate=learning_rate, factors=factors)
     groups = groups if starts is None else split_by_start(groups, starts)
     return kind(groups, lr=learning_rate, **{key: settings[key] for key in takes})

@@ -6,6 +6,7 @@ Groups of layers are those of `summary.layer_groups`: found by structure, for ev
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -89,12 +90,12 @@ def _matching(model: nn.Module, pattern: str) -> set[str]:
     if not found:
         raise InputError(
             f"freeze.patterns {pattern}: no parameter of this model is called so. Its parameters are called like "
-            f"{shorten(_samples(names), 4)}.{did_you_mean(pattern, names)}"
+            f"{shorten(samples(names), 4)}.{did_you_mean(pattern, names)}"
         )
     return found
 
 
-def _samples(names: Sequence[str]) -> list[str]:
+def samples(names: Sequence[str]) -> list[str]:
     """A few names from all over the model."""
     return [names[i] for i in sorted({0, len(names) // 3, 2 * len(names) // 3, len(names) - 1})]
 
@@ -127,30 +128,47 @@ def frozen_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     yield from inside("", model)
 
 
-def thaw_groups(model: PreTrainedModel) -> list[tuple[str, list[nn.Parameter]]]:
-    """What trains, by groups of layers from the top: the head with what is around it, each block, the embeddings.
+@dataclass(frozen=True)
+class Level:
+    """Parameters that stand at the same height of a model, with the names of the parts that hold them."""
 
-    Each group has a name. A model without a head of its own begins with its last block besides.
+    names: list[str]
+    parameters: list[nn.Parameter]
+
+
+def levels(model: PreTrainedModel, *, only: Callable[[nn.Parameter], bool] = lambda _: True) -> list[Level]:
+    """A model from the top: the head with what is around it, each block, the embeddings; parameters that `only` takes.
+
+    A model without a head of its own begins with its last block besides. A level may be empty.
     """
-    found = list(parts(model))
+    found = list(parts(whole(model)))
     blocks = [part for part in found if part.kind == "block"][::-1]
     top = [part for part in found if part.kind in ("head", "norm", "pooler")]
     if not any(part.kind == "head" for part in top) and blocks:
         top.append(blocks.pop(0))
     lowest = [part for part in found if part.kind == "embeddings"]
     seen: set[int] = set()
-    groups = []
-    # The embeddings come first where parameters are shared: a tied output layer thaws with them.
+    made = []
+    # The embeddings come first where parameters are shared: a tied output layer goes with them.
     tied = {id(parameter) for part in lowest for parameter in part.module.parameters()}
     for chosen in (top, *([block] for block in blocks), lowest):
         passed = seen if chosen is lowest else seen | tied
-        own = {id(p): p for part in chosen for p in part.module.parameters() if p.requires_grad}
-        own = {key: parameter for key, parameter in own.items() if key not in passed}
+        own = {id(p): p for part in chosen for p in part.module.parameters() if only(p) and id(p) not in passed}
         seen |= own.keys()
-        if own:
-            holding = [part.name for part in chosen if any(id(p) in own for p in part.module.parameters())]
-            groups.append((shorten(holding, 3), list(own.values())))
-    return groups
+        holding = [part.name for part in chosen if any(id(p) in own for p in part.module.parameters())]
+        made.append(Level(holding, list(own.values())))
+    return made
+
+
+def whole(model: Any) -> Any:
+    """The model inside the wrapper of adapters, or the model itself."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model
+
+
+def thaw_groups(model: PreTrainedModel) -> list[tuple[str, list[nn.Parameter]]]:
+    """What trains, by groups of layers from the top; each group has a name."""
+    found = levels(model, only=lambda parameter: parameter.requires_grad)
+    return [(shorten(level.names, 3), level.parameters) for level in found if level.parameters]
 
 
 def keep_in_evaluation_mode(model: nn.Module, modules: Sequence[nn.Module]) -> None:

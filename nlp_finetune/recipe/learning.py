@@ -42,6 +42,19 @@ class Optim(Section):
         default="adamw", description="The optimizer; adamw_8bit is that of bitsandbytes, on a GPU."
     )
     learning_rate: Positive = Field(default=2e-5, description="Peak learning rate, reached after the warm-up.")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0,
+        description="Factor of the learning rate of each block, and of the embeddings, over that of the layer above.",
+    )
+    head_multiplier: Positive = Field(default=1.0, description="Factor of the learning rate of the head.")
+    rates: dict[Text, Positive] = Field(
+        default_factory=dict,
+        description="Further factors of the learning rate, by globs over parameter names: `{'*.bias': 0.5}`.",
+    )
+    reinit_top_layers: Count | None = Field(
+        default=None,
+        description="Draw so many blocks from the top, and the pooler, anew before training; null keeps all.",
+    )
     weight_decay: NotNegative = Field(default=0.01, description="Weight decay of matrices; biases and norms have none.")
     schedule: Literal[
         "linear", "cosine", "constant", "polynomial", "inverse_sqrt", "one_cycle", "warmup_stable_decay", "plateau"

@@ -63,6 +63,14 @@ def test_engines_agree_with_every_optimizer(optimizer: str) -> None:
     assert trainer["weights"] == accelerate["weights"]
 
 
+@pytest.mark.parametrize("thaw_every", [None, 2])
+def test_engines_agree_with_a_rate_for_each_layer(thaw_every: int | None) -> None:
+    settings = Settings(layer_decay=0.5, thaw_every=thaw_every)
+    trainer, accelerate = run(settings), run(replace(settings, engine="accelerate"))
+    assert trainer["weights"] == accelerate["weights"]
+    assert trainer["weights"] != run(replace(settings, layer_decay=1.0))["weights"]
+
+
 @pytest.mark.parametrize("schedule", ["one_cycle", "warmup_stable_decay", "plateau"])
 def test_engines_agree_with_schedules_that_are_more_than_a_shape(schedule: str) -> None:
     settings = Settings(schedule=schedule)

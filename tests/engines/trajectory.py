@@ -38,7 +38,7 @@ from nlp_finetune.learning.regularizers import (
     r_drop,
 )
 from nlp_finetune.learning.schedules import make_scheduler
-from nlp_finetune.models import adapters, freezing, sharding
+from nlp_finetune.models import adapters, freezing, rates, sharding
 from nlp_finetune.runs.saving import Checkpoints
 from nlp_finetune.runs.timing import Stopwatch
 from nlp_finetune.runtime import Runtime
@@ -70,6 +70,7 @@ class Settings:
     save_at: int | None = None
     regularizer: str | None = None
     average: str | None = None
+    layer_decay: float = 1.0
 
 
 def run(settings: Settings) -> dict[str, Any]:
@@ -131,6 +132,7 @@ def build_job(settings: Settings, folder: str) -> Job:
     if settings.average is not None:
         share = ema_share(0.8) if settings.average == "ema" else swa_share(plan, start=0.5, every=1)
         callbacks.append(WeightAverage(model, share=share))
+    factors = rates.factors(model, layer_decay=settings.layer_decay)
     if settings.save_at is not None:
         callbacks.append(_checkpoints(flow, Path(str(settings.checkpoint)), settings))
     return Job(
@@ -156,7 +158,7 @@ def build_job(settings: Settings, folder: str) -> Job:
         count_items=lambda batch: int(batch["labels"].numel()),
         score=lambda model: {"accuracy": 0.5},
         make_optimizer=lambda m: make_optimizer(
-            m, name=settings.optimizer, learning_rate=1e-3, weight_decay=0.01, starts=starts
+            m, name=settings.optimizer, learning_rate=1e-3, weight_decay=0.01, starts=starts, factors=factors
         ),
         make_scheduler=lambda o, n: make_scheduler(o, n, name=settings.schedule, warmup=0.25),
         callbacks=callbacks,

@@ -19,7 +19,7 @@ def test_every_optimizer_moves_the_weights(name: str) -> None:
 
 def test_matrices_decay_and_vectors_do_not() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.LayerNorm(2))
-    decayed, spared = parameter_groups(model, weight_decay=0.1)
+    decayed, spared = parameter_groups(model, weight_decay=0.1, learning_rate=1.0)
     assert (decayed["weight_decay"], [p.ndim for p in decayed["params"]]) == (0.1, [2])
     assert (spared["weight_decay"], [p.ndim for p in spared["params"]]) == (0.0, [1, 1, 1])
 
@@ -27,12 +27,12 @@ def test_matrices_decay_and_vectors_do_not() -> None:
 def test_frozen_parameters_are_left_out() -> None:
     model = torch.nn.Linear(2, 2)
     model.weight.requires_grad_(False)
-    assert [len(group["params"]) for group in parameter_groups(model, weight_decay=0.1)] == [1]
+    assert [len(group["params"]) for group in parameter_groups(model, weight_decay=0.1, learning_rate=1.0)] == [1]
 
 
 def test_nothing_to_train_is_an_error() -> None:
     with pytest.raises(ValueError, match="no parameter"):
-        parameter_groups(torch.nn.Linear(2, 2).requires_grad_(False), weight_decay=0.1)
+        parameter_groups(torch.nn.Linear(2, 2).requires_grad_(False), weight_decay=0.1, learning_rate=1.0)
 
 
 def test_nesterov_and_plain_momentum_part_after_the_first_step() -> None:
