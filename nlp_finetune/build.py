@@ -91,7 +91,7 @@ def build(
     average = _average(recipe.average, model, plan)
     flow, stopwatch, stateful, callbacks = make_callbacks(
         train, optim, plan, metric=prepared.metric, folder=folder, runtime=runtime, stop=stop, about=about,
-        average=average,
+        average=average, keep_best=recipe.average.keep if recipe.average.name == "soup" else 1,
     )  # fmt: skip
     gradual = recipe.freeze.gradual
     thawing = None if gradual is None else make_thawing(model, gradual, plan)
@@ -187,7 +187,7 @@ def _pull(strength: float, model: PreTrainedModel) -> list[PullToStart]:
 
 
 def _average(section: Average, model: PreTrainedModel, plan: BatchPlan) -> WeightAverage | None:
-    if section.name is None:
+    if section.name in (None, "soup"):
         return None
     if section.name == "ema":
         say(f"average: what is validated and saved is a moving average of the weights, decay {section.decay:g}")

@@ -56,11 +56,13 @@ def make_callbacks(
     stop: StopRequest,
     about: Mapping[str, Any],
     average: WeightAverage | None = None,
+    keep_best: int = 1,
 ) -> tuple[Flow, Stopwatch, list[Any], list[Any]]:
     """Flow, stopwatch, the callbacks whose state belongs into a checkpoint, and all of them in order.
 
     Flow comes first and sets what is due; checkpoints come last and save what the others have become.
-    `about` says what run the checkpoints belong to; `average` is what is kept as best in place of the weights.
+    `about` says what run the checkpoints belong to; `average` is what is kept as best in place of the weights,
+    `keep_best` how many of the best weights are.
     """
     by_clock = seconds(str(train.save_every)) if is_duration(train.save_every) else None
     save_every = train.save_every if by_clock is None else "end"
@@ -77,9 +79,10 @@ def make_callbacks(
         greater_is_better=not lower_is_better(metric),
         runtime=runtime,
         average=average,
+        keep=keep_best,
     )
     averages = [] if average is None else [average]
-    stateful: list[Any] = [stopwatch, *averages]
+    stateful: list[Any] = [stopwatch, *averages, *([best] if keep_best > 1 else [])]
     seed = RankSeed(train.seed, rank=runtime.rank)
     callbacks: list[Any] = [flow, seed, stopwatch, requests, FiniteLoss(), *averages, best]
     if optim.schedule == "plateau":

@@ -300,6 +300,7 @@ def _average_fact(prepared: Prepared) -> list[tuple[str, str]]:
         if section.every != "epoch"
         else f"mean of the weights at each epoch's end, in the last {1 - section.start:.0%} of the steps (SWA)",
     }
+    said["soup"] = f"mean of those of the {section.keep} best evaluations that do better together (greedy soup)"
     return [] if section.name is None else [("average", said[section.name])]
 
 

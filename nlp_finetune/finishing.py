@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from nlp_finetune import check, inference, saved_runs
+from nlp_finetune import check, inference, saved_runs, souping
 from nlp_finetune import runtime as processes
 from nlp_finetune.build import Built, scorer
 from nlp_finetune.errors import EXIT_DONE
@@ -33,7 +33,8 @@ def finish(
     Raises `Interrupted` where the run is asked to stop meanwhile; all of it can be done again.
     """
     task = prepared.task
-    best = checkpoints.best_folder(folder.checkpoints, best_step)
+    soup = souping.cook(prepared, built, folder, best_step, runtime) if prepared.recipe.average.name == "soup" else None
+    best = checkpoints.best_folder(folder.checkpoints, best_step) if soup is None else soup.folder
     figures = _training_figures(prepared, built, runtime)
     weights, adapter_mb = runtime.on_main(lambda: _whole_weights(built.job.model, best, folder, prepared.processor))
     trust = prepared.recipe.model.trust_remote_code
@@ -54,19 +55,21 @@ def finish(
     if "test" in prepared.rows:
         outputs["test"] = _run(measured, prepared, built, "test")
         metrics["test"] = _scores(prepared, outputs["test"], "test")
+    if soup is not None:
+        metrics["soup"] = soup.as_json()
     metrics["baselines"] = report.baselines
     metrics["train"] = figures if adapter_mb is None else {**figures, "adapter_mb": adapter_mb}
     evidence.record(folder, prepared, measured, outputs, trained_rows=built.flow.step * built.job.batches.batch_size)
-    runtime.on_main(lambda: _record(folder, metrics, built.flow.step, best))
+    runtime.on_main(lambda: _record(folder, metrics, built.flow.step))
     return metrics
 
 
-def _record(folder: RunFolder, metrics: dict[str, Any], step: int, best: Path) -> None:
+def _record(folder: RunFolder, metrics: dict[str, Any], step: int) -> None:
     with disk_faults("the scores", folder.metrics):
         write_json(folder.metrics, metrics)
         card.write(folder)
         folder.set_status("finished", exit_code=EXIT_DONE, reason="", step=step)
-    shutil.rmtree(best, ignore_errors=True)
+    checkpoints.delete_bests(folder.checkpoints)
 
 
 def _run(measured: inference.Model, prepared: Prepared, built: Built, split: str) -> inference.Output:

@@ -80,7 +80,7 @@ def _train(given: Recipe, stop: StopRequest, *, strict: bool, timeout_s: float |
         if runtime.is_main:
             _add_live_report(prepared, built, folder)
         if not folder.checkpoints.is_dir():
-            folder.refuse_full(least_bytes=_least_bytes(built))
+            folder.refuse_full(least_bytes=_least_bytes(built, recipe))
         runtime.on_main(folder.create)
     with stop.held(), _status(folder, runtime, built):
         try:
@@ -211,11 +211,16 @@ def _record_start(
         write_text(folder.recipe, to_yaml(recipe))
 
 
-def _least_bytes(built: Built) -> int:
-    """What a run writes at the very least: its weights three times, or twice where adapters are merged in the end."""
+def _least_bytes(built: Built, recipe: Recipe) -> int:
+    """What a run writes at the very least: its weights three times, or twice where adapters are merged in the end.
+
+    Once more for an average; of the best weights that a soup is made from, two are sure to be there.
+    """
     model = built.job.model
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    return weights * (2 if adapters.is_adapted(model) else 3)
+    if adapters.is_adapted(model):
+        return weights * 2
+    return weights * (3 if recipe.average.name is None else 4)
 
 
 def _parallel(runtime: Runtime) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 
 LAYERS = (
     ("cli", "__main__"),
-    ("check", "train", "finishing", "resuming", "search", "repeat"),
+    ("check", "train", "finishing", "souping", "resuming", "search", "repeat"),
     ("reports", "deploy", "cluster"),
     ("build", "preparation", "arguments", "callbacks", "choices"),
     ("engines", "inference", "saved_runs"),

@@ -11,9 +11,9 @@ Weights Leads to Wider Optima and Better Generalization).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from nlp_finetune.data.batching import BatchPlan
 from nlp_finetune.errors import NlpFinetuneError
 
+T = TypeVar("T")
 Share = Callable[[int, int], float | None]
 """`(optimizer step, weights taken so far) -> share of these weights in the average`; None leaves them out."""
 
@@ -124,3 +125,33 @@ def statistics(model: nn.Module) -> dict[str, Tensor]:
         for kind, buffer in module.named_buffers(recurse=False)
         if buffer.is_floating_point()
     }
+
+
+def mean_weights(models: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The plain mean of the weights of models of one architecture; what is no real number is the first one's."""
+    first, *others = models
+    found = {name: value.clone() for name, value in first.items()}
+    for name, total in found.items():
+        if total.is_floating_point():
+            for other in others:
+                total += other[name]
+            total /= len(models)
+    return found
+
+
+def greedy_soup(
+    ranked: Sequence[T], score: Callable[[Sequence[T]], float], *, lower_is_better: bool
+) -> tuple[list[T], list[float]]:
+    """Which of some models, the best first, to average, and the score after each that was taken.
+
+    A model is taken where the average with it is no worse than without it (Wortsman et al. 2022, Model soups:
+    averaging weights of multiple fine-tuned models improves accuracy without increasing inference time, recipe 1).
+    `score` judges the average of several.
+    """
+    chosen, scores = [ranked[0]], [score(ranked[:1])]
+    for candidate in ranked[1:]:
+        value = score([*chosen, candidate])
+        if value <= scores[-1] if lower_is_better else value >= scores[-1]:
+            chosen.append(candidate)
+            scores.append(value)
+    return chosen, scores

@@ -213,14 +213,19 @@ def save(adapted: PeftModel, folder: Path) -> None:
 
 def load(adapted: PeftModel, folder: Path) -> None:
     """Take over what `save` wrote; raises `NlpFinetuneError` where it is not from this model."""
-    from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    saved = load_file(folder / WEIGHTS)
+    put(adapted, load_file(folder / WEIGHTS), given=folder)
+
+
+def put(adapted: PeftModel, saved: Mapping[str, torch.Tensor], *, given: Path | str) -> None:
+    """Take over the weights of an adapter like this one; `given` is where they are from, for messages."""
+    from peft import set_peft_model_state_dict
+
     differing = sorted(saved.keys() ^ _state(adapted).keys())
     if differing:
-        raise NlpFinetuneError(f"adapter {folder} does not fit this model: {shorten(differing, 3)}")
-    set_peft_model_state_dict(adapted, saved)
+        raise NlpFinetuneError(f"adapter {given} does not fit this model: {shorten(differing, 3)}")
+    set_peft_model_state_dict(adapted, dict(saved))
 
 
 def export(adapted: PeftModel, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -12,9 +12,10 @@ from nlp_finetune.recipe.section import BelowOne, Conflict, Count, Section
 class Average(Section):
     """Whether what is validated and saved is an average of weights, and of which."""
 
-    name: Literal["ema", "swa"] | None = Field(
+    name: Literal["ema", "swa", "soup"] | None = Field(
         default=None,
-        description="`ema`: a moving average over all steps; `swa`: the mean of weights from `start` on; null is none.",
+        description="`ema`: a moving average over all steps; `swa`: the mean of weights from `start` on; `soup`: the "
+        "mean of the best checkpoints that do better together; null is none.",
     )
     decay: BelowOne = Field(
         default=0.999,
@@ -25,5 +26,11 @@ class Average(Section):
         default="epoch", description="How often weights join the mean: each epoch, or every so many steps; for swa."
     )
 
+    keep: Annotated[int, Field(ge=2)] = Field(
+        default=5, description="Number of best evaluations whose weights are kept; for soup."
+    )
+
     def conflicts(self) -> list[Conflict]:
-        return self._unused(self.name or "null", {"decay": ("ema",), "start": ("swa",), "every": ("swa",)})
+        return self._unused(
+            self.name or "null", {"decay": ("ema",), "start": ("swa",), "every": ("swa",), "keep": ("soup",)}
+        )

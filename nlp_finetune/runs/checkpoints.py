@@ -31,6 +31,8 @@ from nlp_finetune.runs.folder import discard, read_json, swap_in, write_json
 
 CALLBACKS = "callbacks.json"
 AVERAGE = "average.safetensors"
+KEPT = "BestWeights"
+"""Name under which callbacks.json has the best evaluations whose weights were kept."""
 _STEP = re.compile(r"step-(\d+)")
 _PARTIAL = re.compile(r"\.step-(\d+)\.partial")
 
@@ -179,25 +181,37 @@ def newest(root: Path, say: Callable[[str], None], *, about: Mapping[str, Any] |
 
 
 def _fault_of_best(folder: Path) -> str | None:
-    step = load_trainer_state(folder).best_global_step
-    if not step:
-        return None
-    best = best_folder(folder.parent, step)
-    problem = sealing.fault(best)
-    return f"the best weights, {best.name}: {problem}" if problem else None
+    for step in sorted(_bests_of(folder)):
+        best = best_folder(folder.parent, step)
+        if problem := sealing.fault(best):
+            return f"the best weights, {best.name}: {problem}"
+    return None
+
+
+def _bests_of(folder: Path) -> set[int]:
+    """Steps of the weights that a checkpoint refers to: the best, and others that were kept with it."""
+    best = load_trainer_state(folder).best_global_step
+    kept = load_callbacks(folder).get(KEPT, {}).get("kept", [])
+    return {step for step in (best, *(step for _, step in kept)) if step}
 
 
 def _delete_bests(root: Path) -> None:
     """Delete the weights of former bests that no checkpoint refers to."""
-    wanted = set()
+    wanted: set[int] = set()
     for step in _steps(root):
         try:
-            wanted.add(load_trainer_state(step_folder(root, step)).best_global_step)
+            wanted |= _bests_of(step_folder(root, step))
         except (OSError, ValueError, TypeError):  # damaged: nothing can go on from it
             continue
     for folder in root.glob("best-*"):
-        if folder not in {best_folder(root, step) for step in wanted if step}:
+        if folder not in {best_folder(root, step) for step in wanted}:
             discard(folder)
+
+
+def delete_bests(root: Path) -> None:
+    """Delete the weights that were the best so far: the best of them have become the model."""
+    for folder in root.glob("best-*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def delete_all(root: Path) -> None:
@@ -234,21 +248,34 @@ def load_weights(model: torch.nn.Module, folder: Path | str) -> None:
 
     Raises `NlpFinetuneError` if a weight is missing that is not tied to another.
     """
+    put_weights(model, read_weights(model, folder), given=folder)
+
+
+def read_weights(model: torch.nn.Module, folder: Path | str) -> dict[str, torch.Tensor]:
+    """What `save_weights` wrote of a model like this one."""
     folder = Path(folder)
     if adapters.is_adapted(model):
-        adapters.load(model, folder)
-        return
+        adapter: dict[str, torch.Tensor] = load_file(folder / adapters.WEIGHTS)
+        return adapter
     index = folder / "model.safetensors.index.json"
     shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
     weights: dict[str, torch.Tensor] = {}
     for shard in sorted(shards):
         weights |= load_file(folder / shard)
+    return weights
+
+
+def put_weights(model: Any, weights: Mapping[str, torch.Tensor], *, given: Path | str) -> None:
+    """Put weights that `read_weights` gave into a model; `given` is where they are from, for messages."""
+    if adapters.is_adapted(model):
+        adapters.put(model, weights, given=given)
+        return
     result = model.load_state_dict(sharding.shard_weights(model, weights), strict=False)
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
     missing = [name for name in result.missing_keys if name not in tied]
     if missing or result.unexpected_keys:
         raise NlpFinetuneError(
-            f"checkpoint {folder} does not fit this model: missing {missing[:3]}, "
+            f"checkpoint {given} does not fit this model: missing {missing[:3]}, "
             f"unexpected {result.unexpected_keys[:3]}"
         )
 

@@ -42,7 +42,10 @@ class Averaged(Protocol):
 
 
 class BestWeights(TrainerCallback):  # type: ignore[misc]
-    """Keeps the best evaluation in the state, and its weights in `checkpoints/best-N`."""
+    """Keeps the best evaluation in the state, and the weights of the `keep` best ones in `checkpoints/best-N`.
+
+    `kept` has the score and the step of each, the best first.
+    """
 
     def __init__(
         self,
@@ -52,10 +55,13 @@ class BestWeights(TrainerCallback):  # type: ignore[misc]
         greater_is_better: bool,
         runtime: Runtime,
         average: Averaged | None = None,
+        keep: int = 1,
     ) -> None:
         self.root = root
         self.metric = metric
         self.average = average
+        self.keep = keep
+        self.kept: list[tuple[float, int]] = []
         self.greater_is_better = greater_is_better
         self.runtime = runtime
 
@@ -73,12 +79,29 @@ class BestWeights(TrainerCallback):  # type: ignore[misc]
             known = ", ".join(sorted(name.removeprefix("eval_") for name in metrics))
             raise NlpFinetuneError(f"train.metric {self.metric}: not among the task's metrics ({known})")
         value, best = metrics[key], state.best_metric
-        improved = best is None or (value > best if self.greater_is_better else value < best)
-        if not improved:
+        if best is None or self._is_better(value, best):
+            state.best_metric, state.best_global_step = value, state.global_step
+        elif not self._is_among_the_best(value):
             return
-        state.best_metric, state.best_global_step = value, state.global_step
+        self.kept.append((value, state.global_step))
+        self.kept.sort(key=lambda one: (-one[0] if self.greater_is_better else one[0], one[1]))
+        del self.kept[self.keep :]
         weights = sharding.whole_weights(model, keep=self.runtime.is_main)
         self.runtime.on_main(lambda: self._save(state.global_step, model, weights))
+
+    def _is_better(self, value: float, other: float) -> bool:
+        return value > other if self.greater_is_better else value < other
+
+    def _is_among_the_best(self, value: float) -> bool:
+        if self.keep == 1:
+            return False
+        return len(self.kept) < self.keep or self._is_better(value, self.kept[-1][0])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"kept": self.kept}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        self.kept = [(value, step) for value, step in saved["kept"]]
 
     def _save(self, step: int, model: Any, weights: Mapping[str, Any] | None) -> None:
         folder = checkpoints.best_folder(self.root, step)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from nlp_finetune.data.batching import BatchPlan
 from nlp_finetune.errors import NlpFinetuneError
-from nlp_finetune.learning.averaging import WeightAverage, ema_share, swa_share
+from nlp_finetune.learning.averaging import WeightAverage, ema_share, greedy_soup, mean_weights, swa_share
 
 
 def network() -> nn.Sequential:
@@ -116,3 +117,37 @@ def test_the_average_of_another_model_is_refused() -> None:
     average = WeightAverage(network(), share=ema_share(0.9))
     with pytest.raises(NlpFinetuneError, match=r"not of these weights: 5\.weight"):
         average.load({**average.named, "5.weight": torch.ones(1)})
+
+
+def test_a_soup_of_one_is_itself() -> None:
+    weights = network().state_dict()
+    mean = mean_weights([weights])
+    assert all(torch.equal(value, mean[name]) for name, value in weights.items())
+    assert mean["1.num_batches_tracked"].dtype == torch.long
+
+
+def test_a_soup_is_the_mean_of_its_weights() -> None:
+    one, other = {"a": torch.tensor([1.0, 2.0])}, {"a": torch.tensor([3.0, 6.0])}
+    assert mean_weights([one, other])["a"].tolist() == [2.0, 4.0]
+    assert one["a"].tolist() == [1.0, 2.0]
+
+
+def test_a_greedy_soup_takes_what_does_no_harm_in_the_order_of_rank() -> None:
+    known = {(1,): 0.8, (1, 2): 0.7, (1, 3): 0.8, (1, 3, 4): 0.9}
+    assert greedy_soup([1, 2, 3, 4], lambda steps: known[tuple(steps)], lower_is_better=False) == (
+        [1, 3, 4], [0.8, 0.8, 0.9],
+    )  # fmt: skip
+    losses = {steps: 1 - value for steps, value in known.items()}
+    assert greedy_soup([1, 2, 3, 4], lambda steps: losses[tuple(steps)], lower_is_better=True)[0] == [1, 3, 4]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_greedy_soup_is_never_worse_than_the_best_alone(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    known: dict[tuple[int, ...], float] = {}
+    chosen, scores = greedy_soup(
+        range(6), lambda some: known.setdefault(tuple(some), float(random.random())), lower_is_better=False
+    )
+    assert chosen[0] == 0
+    assert scores == sorted(scores)
+    assert scores[-1] == known[tuple(chosen)]
