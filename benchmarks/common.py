@@ -28,6 +28,7 @@ def options() -> argparse.Namespace:
         "data", nargs="?", type=Path, default=beside, help=f"folder of the data sets (default: {beside})"
     )
     parser.add_argument("--note", default="", help="a remark on the machine, for the results")
+    parser.add_argument("--rounds", type=int, default=10, help="turns of each variant, where variants take turns")
     return parser.parse_args()
 
 

@@ -65,17 +65,29 @@ def takes_images(run: Run) -> bool:
     return base.find(run.task_name).images
 
 
-def load(run: Run, runtime: Runtime, *, batch_size: int = 64) -> Model:
-    """Task, model and processor of a finished run, in fp32.
+def load(run: Run, runtime: Runtime, *, batch_size: int = 64, precision: str = "fp32") -> Model:
+    """Task, model and processor of a finished run, which computes in `precision`, `fp32` or `bf16`.
 
-    Raises `InputError` where its files are damaged.
+    Raises `InputError` where its files are damaged, or the device has no bf16.
     """
     task_class = base.find(run.task_name)
     task = task_class(task_class.Options(**run.task_options))
     task.restore(run.facts)
     model = load_weights(task, run.weights, runtime, trust_remote_code=run.trust_remote_code)
+    if precision == "bf16":
+        _compute_in_bf16(model, runtime)
     workers = min(MOST_WORKERS, runtime.cores) if task.images else 0
     return Model(task, model, task.saved_processor(run.weights), runtime, batch_size, workers)
+
+
+def _compute_in_bf16(model: torch.nn.Module, runtime: Runtime) -> None:
+    import torch
+
+    from nlp_finetune.models.computing import in_bf16
+
+    if runtime.device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise InputError("--precision bf16: this GPU does not support it. Leave it at fp32.")
+    in_bf16(model, runtime.device)
 
 
 def load_weights(

@@ -151,6 +151,13 @@ def test_both_engines_give_the_same_run(finished: Path, tmp_path: Path) -> None:
     }
 
 
+def test_predictions_in_bf16_are_near_those_in_fp32(finished: Path) -> None:
+    ask = ("predict", finished, "--text", "Not worth the money.")
+    exact, rounded = (json.loads(run(*ask, "--precision", p, cwd=finished).stdout)["scores"] for p in ("fp32", "bf16"))
+    assert exact != rounded
+    assert rounded == pytest.approx(exact, abs=0.05)
+
+
 def test_the_command_to_paste_predicts_for_pairs_too(tmp_path: Path) -> None:
     done = run(*TINY, "data.source=demo:pairs", "train.max_steps=2", "output_dir=run", cwd=tmp_path)
     assert done.code == 0, done.stderr

@@ -198,6 +198,12 @@ def _add_reading_arguments(parser: argparse.ArgumentParser) -> None:
         "--trust-remote-code", action="store_true", help="run Python code that comes with the model (read it first)"
     )
     parser.add_argument("--batch-size", type=int, default=64, help="rows in one forward pass (default 64)")
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16"),
+        default="fp32",
+        help="number format of the computation: bf16 is faster where the processor has it, and rounds (default fp32)",
+    )
 
 
 def _read(path: str, arguments: argparse.Namespace, *, text_rows: TextRows = "line", images: bool = False) -> Dataset:
@@ -223,7 +229,7 @@ def _load(run: Run, arguments: argparse.Namespace) -> tuple[Runtime, Model]:
     if arguments.batch_size < 1:
         raise InputError(f"--batch-size {arguments.batch_size}: at least 1.")
     here = runtime.start()
-    return here, saved_runs.load(run, here, batch_size=arguments.batch_size)
+    return here, saved_runs.load(run, here, batch_size=arguments.batch_size, precision=arguments.precision)
 
 
 def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
