@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from nlp_finetune import choices, inference
+from nlp_finetune import augmenting, choices, inference
 from nlp_finetune.arguments import training_arguments
 from nlp_finetune.callbacks import make_callbacks, make_thawing
 from nlp_finetune.data.batching import BatchPlan
-from nlp_finetune.data.drawing import DrawnRows
 from nlp_finetune.job import Job
 from nlp_finetune.learning.averaging import WeightAverage, ema_share, swa_share
 from nlp_finetune.learning.flow import Flow
@@ -68,7 +67,7 @@ def build(
     collate = task.collator(processor)
     objective = task.objective(choices.loss(recipe.loss, task, prepared.encoded["train"], say))
     training = choices.regularized(recipe.regularize, objective, choices.loss_name(recipe.loss, task))
-    rows = DrawnRows(prepared.encoded["train"], transform=task.transform(processor, training=True), seed=train.seed)
+    rows = augmenting.drawn_rows(prepared)
     lengths = list(prepared.encoded["train"]["length"])
     precision = choose_precision(train.precision, runtime.device, say)
     micro_batches = choose_micro_batches(

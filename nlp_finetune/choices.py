@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from nlp_finetune import augmenting
 from nlp_finetune.errors import InputError
 from nlp_finetune.learning import class_weights
 from nlp_finetune.learning.losses import WEIGHTED, Loss, build_loss
@@ -25,6 +26,7 @@ def check(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -> None:
     """Raise `InputError` for a choice that does not fit the task's labels or this machine."""
     _check_loss(recipe.loss, task)
     _check_regularizers(recipe, task, runtime)
+    augmenting.check(recipe.augment, task)
     metrics = ("loss", *task.metric_names())
     if recipe.train.metric not in ("auto", *metrics):
         near = difflib.get_close_matches(recipe.train.metric, metrics, n=1)

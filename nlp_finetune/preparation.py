@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nlp_finetune import choices, inference
+from nlp_finetune import augmenting, choices, inference
 from nlp_finetune.arguments import check_extra
 from nlp_finetune.data import groups, sources, splits
 from nlp_finetune.data.batching import planned_steps
@@ -25,6 +25,8 @@ from nlp_finetune.tasks import base
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig
+
+    from nlp_finetune.augment.texts import TextChange
 
 _PREPROCESSING = 2
 """Version of tokenization; part of the cache's name, so raise it when `encode` of any task changes."""
@@ -43,7 +45,9 @@ class Prepared:
     rows: dict[str, Dataset]
     encoded: dict[str, Dataset]
     digests: dict[str, str]
-    """One a split, of its encoded rows: of data, processor and preprocessing."""
+    """One a split, of its encoded rows: of data, processor and preprocessing; of `train` of its changes too."""
+    change: TextChange | None = None
+    """What changes the texts of training rows."""
 
     @property
     def metric(self) -> str:
@@ -83,6 +87,7 @@ def prepare(recipe: Recipe, runtime: Runtime, *, tell: Callable[[str], None] = s
         tell(note)
     rows = _split(recipe, task.prepare(loaded.splits, tell), task, tell)
     choices.check(recipe, task, runtime)
+    change = augmenting.text_change(recipe.augment, tell)
     config = load_config(checkpoint, overrides=task.config_overrides(), edits=recipe.model.config)
     task.check_format(recipe.model.save_format, config)
     processor = task.processor(
@@ -101,7 +106,8 @@ def prepare(recipe: Recipe, runtime: Runtime, *, tell: Callable[[str], None] = s
             )
     if recipe.train.batch_size > len(encoded["train"]):
         tell(f"train.batch_size {recipe.train.batch_size} exceeds the data: {len(encoded['train'])} rows a step")
-    return Prepared(recipe, task, checkpoint, config, processor, loaded, rows, encoded, digests)
+    digests["train"] = augmenting.digest(digests["train"], change)
+    return Prepared(recipe, task, checkpoint, config, processor, loaded, rows, encoded, digests, change)
 
 
 def _load_data(recipe: Recipe, task: base.BaseTask) -> sources.Loaded:

@@ -95,7 +95,10 @@ def refuse_other_data(folder: RunFolder, prepared: Prepared) -> None:
             counts = f"{old['rows']} rows" + (f", now {new['rows']}" if old["rows"] != new["rows"] else "")
             found.append(f"{split} ({new['origin']}): the content has changed ({counts})")
     if not found:
-        found.append("the rows are the same, but they are tokenized in another way: tokenizer or package has changed")
+        found.append(
+            "the rows are the same, but they are changed or tokenized in another way: the tokenizer, the package or "
+            "the table of synonyms is another"
+        )
     raise InputError(
         f"output_dir {folder}: the data are not those that this run began with:\n  " + "\n  ".join(found)
         + "\nPut the former data back to go on, or choose another output_dir."

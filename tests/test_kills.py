@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny_runs import LORA, MASKED, SENTENCES, finish, history, same, start, wait, weights
+from tests.tiny_runs import AUGMENTED, LORA, MASKED, SENTENCES, finish, history, same, start, wait, weights
 
 pytestmark = pytest.mark.slow
 
@@ -63,6 +63,19 @@ def test_a_run_killed_at_every_kind_of_moment_ends_bit_for_bit_the_same(
     assert same(weights(tmp_path / "run"), uninterrupted)
     assert [entry["step"] for entry in history(tmp_path / "run") if "validation" in entry] == [10, 20, 30, 40]
     assert not list((tmp_path / "run").rglob("*.partial"))
+
+
+def test_a_run_on_changing_texts_killed_in_one_engine_ends_in_the_other_as_if_it_had_never_been(
+    uninterrupted: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir()
+    killed.mkdir()
+    kill(killed, *AUGMENTED, "train.engine=accelerate", moment=in_a_step)
+    assert "going on from" in finish(killed, *AUGMENTED, "train.engine=trainer")
+    finish(whole, *AUGMENTED, "train.engine=accelerate")
+    assert same(weights(killed / "run"), weights(whole / "run"))
+    assert not same(weights(killed / "run"), uninterrupted)
 
 
 @pytest.mark.parametrize(

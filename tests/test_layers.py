@@ -11,7 +11,7 @@ LAYERS = (
     ("cli", "__main__"),
     ("check", "train", "finishing", "souping", "resuming", "search", "repeat"),
     ("reports", "deploy", "cluster"),
-    ("build", "preparation", "arguments", "callbacks", "choices"),
+    ("build", "preparation", "augmenting", "arguments", "callbacks", "choices"),
     ("engines", "inference", "saved_runs"),
     ("tasks",),
     ("runs", "data", "models", "learning", "augment", "metrics"),

@@ -23,6 +23,8 @@ MASKED = (
     " vocab_size: 600, max_position_embeddings: 64}", "train.batch_size=16", "train.threads=1",
 )  # fmt: skip
 """Rows that are masked anew in each epoch."""
+AUGMENTED = (*SENTENCES, "augment.delete=0.1", "augment.swap=0.1", "augment.typo=0.1", "augment.probability=0.8")
+"""Texts that are changed and tokenized anew in each epoch."""
 
 
 def start(folder: Path, *arguments: str, processes: int = 1) -> list[Started]:

@@ -4,6 +4,7 @@
 """
 
 from nlp_finetune.recipe.adapters import Lora
+from nlp_finetune.recipe.augmentation import Augment
 from nlp_finetune.recipe.averaging import Average
 from nlp_finetune.recipe.finding import FILE_ENDINGS, find, names_a_file, shipped
 from nlp_finetune.recipe.freezing import Freeze
@@ -16,6 +17,7 @@ from nlp_finetune.recipe.schema import Data, Hub, Model, Recipe, TaskOptions, Tr
 
 __all__ = [
     "FILE_ENDINGS",
+    "Augment",
     "Average",
     "Data",
     "Freeze",

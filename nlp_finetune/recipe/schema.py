@@ -1,6 +1,6 @@
 """The sections of a recipe: every key, its type, its default and its meaning. Defaults stand only here.
 
-`section.py` is their base; `adapters.py` holds the section `lora`, `learning.py` the sections `loss` and `optim`.
+`section.py` is their base; `lora`, `augment`, `freeze`, `loss`, `optim` and `regularize` stand in files of their own.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, SerializeAsAny, SkipValidation
 
 from nlp_finetune.recipe.adapters import Lora
+from nlp_finetune.recipe.augmentation import Augment
 from nlp_finetune.recipe.averaging import Average
 from nlp_finetune.recipe.durations import Duration
 from nlp_finetune.recipe.finding import names_a_file
@@ -245,6 +246,9 @@ class Recipe(Section):
     )
     model: Model = Field(description="Which checkpoint is fine-tuned, and what is changed in it.")
     data: Data = Field(description="Which rows are trained on, validated on and tested on.")
+    augment: Augment = Field(
+        default=Augment(), description="How training rows are changed at random; each way is off at 0."
+    )
     lora: Lora | None = Field(default=None, description="Adapters that are trained in place of all weights.")
     freeze: Freeze = Field(default_factory=Freeze, description="What stays as the checkpoint has it.")
     loss: Loss = Field(default=Loss(), description="What training minimises.")
@@ -267,6 +271,7 @@ class Recipe(Section):
 SECTIONS: dict[str, type[Section]] = {
     "model": Model,
     "data": Data,
+    "augment": Augment,
     "lora": Lora,
     "freeze": Freeze,
     "loss": Loss,

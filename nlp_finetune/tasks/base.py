@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
 
+    from nlp_finetune.augment.texts import TextChange
     from nlp_finetune.data.checks import Finding
     from nlp_finetune.data.drawing import Transform
     from nlp_finetune.metrics.details import RowScores
@@ -86,6 +87,10 @@ class BaseTask(ABC):
     """Options that have nothing to do with training: `predict` may set them anew."""
     cuts_long_rows: bool = True
     """Whether tokens beyond the longest input are lost (they are not where windows cover a row)."""
+    changeable_texts: tuple[str, ...] = ()
+    """Canonical columns whose texts `augment` may change; none where what is read is what is learned."""
+    keeps_needed: ClassVar[frozenset[str]] = frozenset({"label"})
+    """What a change of a text has to keep (see `augment.texts`), or the row would be wrong."""
     label_separator: str | None = None
     """What divides the classes in `row_label` where a row may have several."""
 
@@ -248,6 +253,11 @@ class BaseTask(ABC):
         For training rows it changes with each epoch, for others (`training` false) it is fixed by row.
         """
         return None
+
+    def changed(self, row: Mapping[str, Any], change: TextChange, random: np.random.Generator) -> dict[str, Any]:
+        """A canonical training row with its `changeable_texts` changed, and what points into them moved along."""
+        texts = {name: row[name] for name in self.changeable_texts if row.get(name)}
+        return {**row, **{name: change.text(text, random) for name, text in texts.items()}}
 
     @abstractmethod
     def token_lengths(self, rows: Mapping[str, list[Any]], processor: Any) -> list[int]:

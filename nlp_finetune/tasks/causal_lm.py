@@ -85,6 +85,10 @@ class Task(BaseTask):
     def cuts_long_rows(self) -> bool:  # type: ignore[override]
         return self.layout.kind != "text"
 
+    @property
+    def changeable_texts(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("prompt",) if self.layout.kind == "completion" else ()
+
     # -- data ---------------------------------------------------------------------------------
 
     def prepare(self, splits: Mapping[str, Dataset], say: Say) -> dict[str, Dataset]:

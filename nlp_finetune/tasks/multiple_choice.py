@@ -59,6 +59,7 @@ class Task(BaseTask):
     Options: ClassVar[type[TaskOptions]] = MultipleChoiceOptions
     auto_class: ClassVar[str] = "AutoModelForMultipleChoice"
     metric = "accuracy"
+    changeable_texts = ("context", "question")
     options: MultipleChoiceOptions
 
     def __init__(self, options: MultipleChoiceOptions) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
 
+    from nlp_finetune.augment.texts import TextChange
     from nlp_finetune.data.checks import Finding
     from nlp_finetune.metrics.answers import Scores
     from nlp_finetune.metrics.details import RowScores
@@ -67,6 +68,8 @@ class Task(BaseTask):
     auto_class: ClassVar[str] = "AutoModelForQuestionAnswering"
     metric = _METRICS[0]
     cuts_long_rows = False
+    changeable_texts = ("question", "context")
+    keeps_needed: ClassVar[frozenset[str]] = frozenset({"label", "spans"})
     options: QuestionAnsweringOptions
 
     def __init__(self, options: QuestionAnsweringOptions) -> None:
@@ -168,6 +171,17 @@ class Task(BaseTask):
         length, stride = self.options.max_length, self.options.stride
         stride = length // _MOST_STRIDE if stride is None else stride
         return answer_windows.encode(rows, processor, max_length=length, stride=stride)
+
+    def changed(self, row: Mapping[str, Any], change: TextChange, random: np.random.Generator) -> dict[str, Any]:
+        """Question and context changed, but for the answer that is learned, which stands where it has moved to."""
+        places = zip(row["answers"], row["starts"], strict=True)
+        known = next(((text, start) for text, start in places if start != questions.UNKNOWN), None)
+        if known is None:
+            return super().changed(row, change, random)
+        text, start = known
+        context, moved = change.around(row["context"], (start, start + len(text)), random)
+        question = change.text(row["question"], random)
+        return {**row, "question": question, "context": context, "answers": [text], "starts": [moved]}
 
     def token_lengths(self, rows: Mapping[str, list[Any]], processor: Any) -> list[int]:
         from nlp_finetune.data import answer_windows

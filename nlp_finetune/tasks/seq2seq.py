@@ -71,6 +71,7 @@ class Task(BaseTask):
     auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
     metric = "rougeL"
     at_prediction = ("max_new_tokens", "num_beams", "length_penalty", "no_repeat_ngram_size")
+    changeable_texts = ("source",)
     options: Seq2SeqOptions
 
     def __init__(self, options: Seq2SeqOptions) -> None:

@@ -64,6 +64,7 @@ class Task(BaseTask):
 
     Options: ClassVar[type[TaskOptions]] = TextClassificationOptions
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    changeable_texts = ("text", "text_pair")
     options: TextClassificationOptions
 
     def __init__(self, options: TextClassificationOptions) -> None:
@@ -164,7 +165,7 @@ class Task(BaseTask):
     def encode(self, rows: Mapping[str, list[Any]], processor: Any) -> dict[str, list[Any]]:
         encoded = text_columns.encode(rows, processor, max_length=self.options.max_length, on_long=self.options.on_long)
         if "label" in rows:
-            encoded["labels"] = list(rows["label"])
+            encoded["labels"] = [rows["label"][i] for i in encoded["source"]]
         return encoded
 
     def token_lengths(self, rows: Mapping[str, list[Any]], processor: Any) -> list[int]:

@@ -65,6 +65,7 @@ class Task(BaseTask):
 
     Options: ClassVar[type[TaskOptions]] = TextEmbeddingOptions
     auto_class: ClassVar[str] = "AutoModel"
+    changeable_texts = text_pairs.SIDES
     options: TextEmbeddingOptions
 
     def __init__(self, options: TextEmbeddingOptions) -> None:

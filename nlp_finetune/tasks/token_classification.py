@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
 
+    from nlp_finetune.augment.texts import TextChange
     from nlp_finetune.metrics.details import RowScores
 
 _SEPARATOR = " + "
@@ -73,6 +74,8 @@ class Task(BaseTask):
     metric = "f1"
     cuts_long_rows = False
     label_separator = _SEPARATOR
+    changeable_texts = ("text",)
+    keeps_needed: ClassVar[frozenset[str]] = frozenset({"label", "spans", "words"})
     options: TokenClassificationOptions
 
     def __init__(self, options: TokenClassificationOptions) -> None:
@@ -195,6 +198,16 @@ class Task(BaseTask):
 
         spaced = self.split == "characters"
         return pieces.encode(rows, processor, max_length=self.options.max_length, stride=self._stride, spaced=spaced)
+
+    def changed(self, row: Mapping[str, Any], change: TextChange, random: np.random.Generator) -> dict[str, Any]:
+        """Words outside of entities changed, each in its place: its tag stays its own."""
+        from nlp_finetune.augment.words import join, of_places
+
+        outside = row["tags"] if "tags" in row else [0] * len(row["starts"])
+        places = zip(row["starts"], row["ends"], outside, strict=True)
+        words = of_places(row["text"], [(start, end, tag != 0) for start, end, tag in places])
+        text, moved = join(change.words(words, random))
+        return {**row, "text": text, "starts": [start for start, _ in moved], "ends": [end for _, end in moved]}
 
     def token_lengths(self, rows: Mapping[str, list[Any]], processor: Any) -> list[int]:
         from nlp_finetune.data import pieces

@@ -181,3 +181,21 @@ def test_a_file_that_is_not_text_is_refused(read: Callable[..., Loaded], tmp_pat
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="cannot be read as UTF-8 text"):
         load(str(path), task_options=dict.__getitem__, task_names=[])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("augment.synonym=0.1", "augment.synonym (command line): needs augment.synonym_table"),
+        (
+            "augment.synonym_table=a.tsv",
+            "augment.synonym_table (command line): only used with augment.synonym or augment.insert",
+        ),
+        ("augment.probability=0.5", "augment.probability (command line): nothing is changed"),
+        ("augment.delete=1.5", "a number at least 0 and below 1"),
+    ],
+)
+def test_ways_of_changing_rows_that_would_do_nothing_are_refused(
+    setting: str, says: str, minimal: str, refusal: Refusal
+) -> None:
+    assert says in refusal(minimal, setting)

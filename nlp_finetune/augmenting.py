@@ -1,0 +1,87 @@
+"""The recipe's section `augment` -> functions that change training rows, and why they do not fit a task."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from nlp_finetune.augment import synonyms, texts
+from nlp_finetune.augment.rows import ChangedTexts, numbered_windows
+from nlp_finetune.augment.texts import TextChange
+from nlp_finetune.data.drawing import DrawnRows
+from nlp_finetune.errors import InputError
+from nlp_finetune.recipe import Augment
+from nlp_finetune.tasks import base
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from nlp_finetune.preparation import Prepared
+
+_KEEPS = {function.name: function.keeps for function in texts.FUNCTIONS}
+
+
+def check(augment: Augment, task: base.BaseTask) -> None:
+    """Raise `InputError` for a way of changing rows that would break what the task learns from."""
+    name = task.options.name
+    for key in augment.text:
+        if not task.changeable_texts:
+            why = "images have no words" if task.images else "what these rows read is what they learn"
+            raise InputError(f"augment.{key}: {why}; leave it out for {name}.")
+        if missing := task.keeps_needed - _KEEPS[key]:
+            fitting = [other for other, keeps in _KEEPS.items() if task.keeps_needed <= keeps]
+            raise InputError(
+                f"augment.{key}: does not keep {' and '.join(sorted(missing))}, which {name} needs; "
+                f"{', '.join(fitting)} do."
+            )
+
+
+def text_change(augment: Augment, say: Callable[[str], None]) -> TextChange | None:
+    """What changes texts, None where nothing does. Raises `InputError` for a table that is no table."""
+    if not augment.text:
+        return None
+    table = None if augment.synonym_table is None else synonyms.read(augment.synonym_table, say)
+    made: list[texts.TextFunction] = []
+    for function in texts.FUNCTIONS:
+        share = getattr(augment, function.name)
+        if share:
+            with_table = {"synonyms": table} if function in (texts.Synonym, texts.Insert) else {}
+            made.append(function(share=share, **with_table))  # type: ignore[call-arg]
+    shares = ", ".join(f"{name} {getattr(augment, name):g}" for name in augment.text)
+    say(f"augment: {augment.probability:.0%} of the training rows are changed in each epoch: {shares}")
+    return TextChange(made)
+
+
+def digest(encoded: str, change: TextChange | None) -> str:
+    """Name of training rows by their own digest and by the files that their changes come from."""
+    tables = [t.digest for f in (change.functions if change else []) if (t := getattr(f, "synonyms", None)) is not None]
+    return encoded if not tables else hashlib.sha256("".join([encoded, *tables]).encode()).hexdigest()[:32]
+
+
+def drawn_rows(prepared: Prepared) -> DrawnRows:
+    """The training rows as they are drawn: changed where the recipe says so, the same way wherever that happens."""
+    task, processor, seed = prepared.task, prepared.processor, prepared.recipe.train.seed
+    encoded = prepared.encoded["train"]
+    if prepared.change is None:
+        return DrawnRows(encoded, transform=task.transform(processor, training=True), seed=seed)
+    return DrawnRows(numbered_windows(encoded), transform=_changed_texts(prepared, prepared.change), seed=seed)
+
+
+def _changed_texts(prepared: Prepared, change: TextChange) -> ChangedTexts:
+    rows: Dataset = prepared.rows["train"]
+    return ChangedTexts(
+        rows=rows,
+        change=partial(_change_row, prepared.task, change),
+        encode=partial(_encode, prepared.task, prepared.processor),
+        probability=prepared.recipe.augment.probability,
+    )
+
+
+def _change_row(task: base.BaseTask, change: TextChange, row: Any, random: Any) -> Any:
+    return task.changed(row, change, random)
+
+
+def _encode(task: base.BaseTask, processor: Any, rows: dict[str, list[Any]]) -> Any:
+    return task.encode(rows, processor)
