@@ -88,9 +88,9 @@ def build(
         processes=runtime.processes, micro_batches=micro_batches, bucket=train.bucket,
     )  # fmt: skip
     average = _average(recipe.average, model, plan)
-    flow, stopwatch, stateful, callbacks = make_callbacks(
-        train, optim, plan, metric=prepared.metric, folder=folder, runtime=runtime, stop=stop, about=about,
-        average=average, keep_best=recipe.average.keep if recipe.average.name == "soup" else 1,
+    callbacks = make_callbacks(
+        train, optim, plan, model=model, metric=prepared.metric, folder=folder, runtime=runtime, stop=stop,
+        about=about, average=average, keep_best=recipe.average.keep if recipe.average.name == "soup" else 1,
     )  # fmt: skip
     gradual = recipe.freeze.gradual
     thawing = None if gradual is None else make_thawing(model, gradual, plan)
@@ -108,19 +108,20 @@ def build(
         train=rows,
         collate=collate,
         batches=plan,
-        objective=stopwatch.timed(training),
+        objective=callbacks.stopwatch.timed(training),
         count_items=task.count_items,
         score=partial(
-            _score, prepared, objective=objective, runtime=runtime, stop=stop, flow=flow, average=average
+            _score, prepared, objective=objective, runtime=runtime, stop=stop, flow=callbacks.flow, average=average
         ),
         make_optimizer=_optimizer(optim, model, starts=None if thawing is None else thawing.by_parameter()),
         make_scheduler=partial(
             make_scheduler, name=optim.schedule, warmup=optim.warmup, power=optim.power, decay=optim.decay
         ),
-        callbacks=[*([] if thawing is None else [thawing]), *_pull(recipe.regularize.l2_sp, model), *callbacks],
+        callbacks=[*([] if thawing is None else [thawing]), *_pull(recipe.regularize.l2_sp, model), *callbacks.listed],
+        on_gradients=callbacks.health.on_gradients,
         processor=processor,
     )  # fmt: skip
-    return Built(job, stopwatch, flow, stateful, precision, average)
+    return Built(job, callbacks.stopwatch, callbacks.flow, callbacks.stateful, precision, average)
 
 
 def _optimizer(optim: Optim, model: Any, *, starts: Any) -> Callable[..., Any]:

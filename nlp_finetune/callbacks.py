@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 from nlp_finetune.data.batching import BatchPlan
 from nlp_finetune.learning.averaging import WeightAverage
+from nlp_finetune.learning.clipping import ClipByValue
 from nlp_finetune.learning.flow import FiniteLoss, Flow, RankSeed, Requests
+from nlp_finetune.learning.health import Doctor, Health
 from nlp_finetune.learning.patience import EarlyStopping, ReduceOnPlateau
 from nlp_finetune.learning.thawing import Thawing, thaw_steps
-from nlp_finetune.models import freezing
+from nlp_finetune.models import freezing, groups
 from nlp_finetune.recipe import Optim, Train
 from nlp_finetune.recipe.durations import is_duration, seconds
 from nlp_finetune.runs.folder import RunFolder
@@ -45,11 +48,33 @@ def make_thawing(model: Any, every: int | str, plan: BatchPlan) -> Thawing:
     return Thawing([own for _, own in named], [name for name, _ in named], starts, settle=settle, say=say)
 
 
+@dataclass(frozen=True)
+class Callbacks:
+    """What listens to a run: `listed` is all of it in order, `stateful` what belongs into a checkpoint."""
+
+    flow: Flow
+    stopwatch: Stopwatch
+    health: Health
+    stateful: list[Any]
+    listed: list[Any]
+
+
+def make_health(model: Any, flow: Flow, runtime: Runtime) -> Health:
+    """What measures gradients, updates and the head of a model in the steps that are logged."""
+    return Health(
+        groups.trained_groups(model),
+        groups.head_of(model),
+        due=flow.logs,
+        gather=runtime.gather if runtime.strategy == "fsdp" else None,
+    )
+
+
 def make_callbacks(
     train: Train,
     optim: Optim,
     plan: BatchPlan,
     *,
+    model: Any,
     metric: str,
     folder: RunFolder,
     runtime: Runtime,
@@ -57,8 +82,8 @@ def make_callbacks(
     about: Mapping[str, Any],
     average: WeightAverage | None = None,
     keep_best: int = 1,
-) -> tuple[Flow, Stopwatch, list[Any], list[Any]]:
-    """Flow, stopwatch, the callbacks whose state belongs into a checkpoint, and all of them in order.
+) -> Callbacks:
+    """The callbacks of a run.
 
     Flow comes first and sets what is due; checkpoints come last and save what the others have become.
     `about` says what run the checkpoints belong to; `average` is what is kept as best in place of the weights,
@@ -84,7 +109,11 @@ def make_callbacks(
     averages = [] if average is None else [average]
     stateful: list[Any] = [stopwatch, *averages, *([best] if keep_best > 1 else [])]
     seed = RankSeed(train.seed, rank=runtime.rank)
-    callbacks: list[Any] = [flow, seed, stopwatch, requests, FiniteLoss(), *averages, best]
+    health = make_health(model, flow, runtime)
+    callbacks: list[Any] = [flow, seed, stopwatch, requests, FiniteLoss(), health]
+    if optim.clip_by_value is not None:
+        callbacks.append(ClipByValue(optim.clip_by_value))
+    callbacks += [*averages, best]
     if optim.schedule == "plateau":
         plateau = ReduceOnPlateau(patience=optim.plateau_patience, factor=optim.plateau_factor, say=say)
         stateful.append(plateau)
@@ -94,7 +123,8 @@ def make_callbacks(
         stateful.append(early)
         callbacks.append(early)
     if runtime.is_main:
-        callbacks += [History(folder.history), Progress(say, metric=metric)]
+        callbacks += [History(folder.history, health=lambda: health.line), Doctor(health, say=say)]
+        callbacks.append(Progress(say, metric=metric))
         callbacks += tracker_callbacks(train.report_to, folder.path)
     callbacks.append(
         Checkpoints(
@@ -108,4 +138,4 @@ def make_callbacks(
             average=average,
         )
     )
-    return flow, stopwatch, stateful, callbacks
+    return Callbacks(flow, stopwatch, health, stateful, callbacks)

@@ -36,7 +36,8 @@ class Job:
     which micro batch; `count_items` counts what the loss is averaged over in one micro batch; `score`
     evaluates the model on the validation rows and returns plain metrics, or None where the run was asked to
     stop meanwhile, which ends training; the two factories take the (possibly wrapped) model and the planned
-    number of optimizer steps.
+    number of optimizer steps; `on_gradients` is called in each optimizer step, between clipping and the
+    optimizer, with the norm of all gradients before clipping.
     """
 
     model: torch.nn.Module
@@ -50,6 +51,7 @@ class Job:
     make_optimizer: Callable[[torch.nn.Module], torch.optim.Optimizer]
     make_scheduler: Callable[[torch.optim.Optimizer, int], LRScheduler]
     callbacks: list[TrainerCallback] = field(default_factory=list)
+    on_gradients: Callable[[float | torch.Tensor | None], None] = lambda norm: None
     processor: Any = None
     resume_from: str | None = None
 

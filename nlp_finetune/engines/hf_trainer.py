@@ -74,15 +74,16 @@ class JobTrainer(Trainer):  # type: ignore[misc]
         loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        self.job.on_gradients(norm)
+        return number(norm) if sharding.is_sharded(self.model) else norm
+
     # A sharded model: the Trainer trains one that transformers sharded while loading, and cannot resume it.
 
     def _defer_fsdp_gradient_reduction(self) -> AbstractContextManager[None]:
         # Shards of gradients are added up in each micro batch: whole ones would fill the memory saved.
         return nullcontext()
-
-    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        return number(norm) if sharding.is_sharded(self.model) else norm
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         if not sharding.is_sharded(self.model):

@@ -94,6 +94,7 @@ class Loop:
                 self._fire("on_substep_end")
         clip = self.args.max_grad_norm or float("inf")
         grad_norm = self.accelerator.clip_grad_norm_(self.model.parameters(), clip)
+        self.job.on_gradients(grad_norm)
         self._fire("on_pre_optimizer_step")
         self.optimizer.step()
         self._fire("on_optimizer_step")

@@ -39,16 +39,24 @@ class Flow(TrainerCallback):  # type: ignore[misc]
     ) -> TrainerControl:
         step = self.step = state.global_step
         state.epoch = self.plan.epoch_at(step)
-        is_last = step >= self.plan.steps
-        control.should_evaluate = is_last or self._due(self.eval_every, step)
-        if self.save_every == "eval":
-            self.save_due = control.should_evaluate
-        else:
-            self.save_due = self.save_every is not None and (is_last or self._due(self.save_every, step))
-        # A log at each save keeps the running loss equal between a resumed run and one that never stopped.
-        control.should_log = step % self.log_every == 0 or control.should_evaluate or self.save_due
-        control.should_training_stop = control.should_training_stop or is_last
+        control.should_evaluate = self._evaluates(step)
+        self.save_due = self._saves(step)
+        control.should_log = self.logs(step)
+        control.should_training_stop = control.should_training_stop or step >= self.plan.steps
         return control
+
+    def logs(self, step: int) -> bool:
+        """Whether the plan logs after `step` steps; what no plan knows (a request to stop) comes on top."""
+        # A log at each save keeps the running loss equal between a resumed run and one that never stopped.
+        return step % self.log_every == 0 or self._evaluates(step) or self._saves(step)
+
+    def _evaluates(self, step: int) -> bool:
+        return step >= self.plan.steps or self._due(self.eval_every, step)
+
+    def _saves(self, step: int) -> bool:
+        if self.save_every == "eval":
+            return self._evaluates(step)
+        return self.save_every is not None and (step >= self.plan.steps or self._due(self.save_every, step))
 
     def _due(self, every: Every, step: int) -> bool:
         if every == "end":

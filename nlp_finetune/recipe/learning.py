@@ -77,6 +77,11 @@ class Optim(Section):
     max_grad_norm: NotNegative | None = Field(
         default=1.0, description="Gradients with a larger norm are scaled down to it; null or 0 is off."
     )
+    clip_by_value: Positive | None = Field(
+        default=None,
+        description="Each number of the gradients is put between minus this and this, in place of `max_grad_norm`; "
+        "null is off.",
+    )
     momentum: BelowOne = Field(default=0.0, description="Momentum; for sgd and rmsprop.")
     nesterov: bool = Field(default=False, description="Whether momentum looks ahead (Nesterov); for sgd.")
     beta1: BelowOne = Field(default=0.9, description="Decay of the mean of gradients; for adamw, adam and lion.")
@@ -105,4 +110,6 @@ class Optim(Section):
         found = [*self._unused(self.name, by_name), *self._unused(self.schedule, by_schedule, choice="schedule")]
         if self.nesterov and self.momentum == 0 and self.name == "sgd":
             found.append(("nesterov", "needs optim.momentum above 0"))
+        if self.clip_by_value is not None and self.max_grad_norm:
+            found.append(("clip_by_value", "gradients are clipped by value or by norm: set optim.max_grad_norm=null"))
         return found

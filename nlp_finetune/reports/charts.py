@@ -114,10 +114,12 @@ def lines(
     *,
     best: tuple[float, float] | None = None,
     dotted: Sequence[str] = (),
+    logarithmic: bool = False,
 ) -> str:
     """Values by optimizer step; `best` is marked; a legend tells several lines apart.
 
-    `dotted` names lines of few, separate measurements, drawn with a dot for each.
+    `dotted` names lines of few, separate measurements, drawn with a dot for each. With `logarithmic`, equal
+    distances are equal ratios; values are then above 0.
     """
 
     def fill(axes: Axes) -> None:
@@ -134,6 +136,9 @@ def lines(
         axes.set(xlabel="step", xlim=(0, last * 1.03))
         axes.margins(y=0.12)
         axes.locator_params(axis="x", integer=True)
+        if logarithmic:
+            axes.set_yscale("log")
+            axes.yaxis.set_minor_formatter("")
         axes.yaxis.set_major_formatter(lambda value, _: _short(value))
         if len(series) > 1 or best is not None:
             axes.legend(loc="best", labelcolor=MUTED, fontsize=_FONT_SIZE - 1, handlelength=1.4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nlp_finetune.reports import charts
+from nlp_finetune.reports.health import health
 from nlp_finetune.reports.inputs import data, setup
 from nlp_finetune.reports.judged import evidence, mistakes
 from nlp_finetune.reports.reading import RunData
@@ -38,8 +39,9 @@ def of_run(run: RunData) -> dict[str, Any]:
         "data": data(run.check),
         "setup": setup(run),
     }
-    for part in ("training", "evidence"):
-        for plot in (content[part] or {}).get("plots", []):
+    measured = (content["training"] or {}).get("health")
+    for part in (content["training"], content["evidence"], measured):
+        for plot in (part or {}).get("plots", []):
             plot["svg"] = Markup(plot["svg"])
     names = {
         "scores": "Scores", "seeds": "Seeds", "training": "Training", "evidence": "Right and wrong",
@@ -185,6 +187,7 @@ def training(run: RunData) -> dict[str, Any] | None:
         ],
         "time": _time(run),
         "trained": _trained(run),
+        "health": health(run),
     }
 
 

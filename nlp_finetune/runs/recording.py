@@ -14,10 +14,14 @@ from nlp_finetune.runs.folder import disk_faults, write_text
 
 
 class History(TrainerCallback):  # type: ignore[misc]
-    """Appends one JSON object a line to `history.jsonl` (main process only)."""
+    """Appends one JSON object a line to `history.jsonl` (main process only).
 
-    def __init__(self, file: Path) -> None:
+    `health()` gives what was measured beside the loss of a step, as plain JSON; nothing where it is empty.
+    """
+
+    def __init__(self, file: Path, *, health: Callable[[], dict[str, Any]] = dict) -> None:
         self.file = file
+        self.health = health
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.rewind(state.global_step)
@@ -32,7 +36,9 @@ class History(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: Any
     ) -> None:
         if "loss" in logs:
-            self._append(state, {name: value for name, value in logs.items() if name != "epoch"})
+            measured = self.health()
+            content = {name: value for name, value in logs.items() if name != "epoch"}
+            self._append(state, {**content, "health": measured} if measured else content)
 
     def on_evaluate(
         self,

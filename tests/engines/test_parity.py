@@ -17,6 +17,10 @@ LOSSES = ("cross_entropy", "focal", "bce", "mse", "huber")
 def assert_same_trajectory(one: dict, other: dict, *, tolerance: float) -> None:
     for quantity in ("loss", "grad_norm", "learning_rate", "epoch"):
         assert one[quantity] == pytest.approx(other[quantity], rel=tolerance, abs=tolerance), quantity
+    for mine, others in zip(one["measured"], other["measured"], strict=True):
+        for what in ("gradients", "updates"):
+            # Adam's first steps turn gradients of rounding noise into updates of full size.
+            assert mine[what] == pytest.approx(others[what], rel=2e-3, abs=1e-6), what
     assert one["last_step"] == other["last_step"]
     assert len(one["loss"]) == one["last_step"]
 
@@ -104,6 +108,15 @@ def test_engines_agree_on_the_average_of_weights(average: str, adapter: str | No
     # Training goes on with its own weights: only what is saved differs.
     assert trainer["loss"] == plain["loss"]
     assert trainer["weights"] != plain["weights"]
+
+
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_engines_and_cuts_agree_on_gradients_clipped_by_value(micro_batches: int) -> None:
+    settings = Settings(clip_by_value=1e-3, optimizer="sgd", micro_batches=micro_batches)
+    trainer, accelerate = run(settings), run(replace(settings, engine="accelerate"))
+    assert trainer["weights"] == accelerate["weights"]
+    assert trainer["weights"] != run(replace(settings, clip_by_value=None))["weights"]
+    assert_same_trajectory(trainer, run(replace(settings, micro_batches=4)), tolerance=2e-5)
 
 
 def test_engines_agree_with_dropout() -> None:

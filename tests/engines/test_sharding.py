@@ -64,3 +64,10 @@ def assert_rest_is_the_same(whole: dict, resumed: dict) -> None:
     assert len(resumed["loss"]) == 8  # the history of the checkpoint, and four more steps
     assert_same_trajectory(whole, resumed, tolerance=2e-5)
     assert resumed["weights"] == pytest.approx(whole["weights"], rel=1e-6)
+
+
+@pytest.mark.slow
+def test_gradients_of_shards_are_clipped_by_value_as_those_of_one_process(tmp_path: Path) -> None:
+    settings = Settings(engine="accelerate", clip_by_value=1e-3, micro_batches=2)
+    parts = run_in_processes(replace(settings, sharded=True, processes=2), tmp_path)
+    assert_same_trajectory(run(settings), parts, tolerance=2e-5)

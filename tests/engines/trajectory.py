@@ -19,13 +19,18 @@ import torch
 from accelerate import PartialState
 
 import nlp_finetune.engines  # noqa: F401  before the first import of transformers
+
+from transformers import TrainerCallback  # isort: skip
+
 from nlp_finetune.callbacks import make_thawing
 from nlp_finetune.data.batching import BatchPlan
 from nlp_finetune.data.drawing import DrawnRows
 from nlp_finetune.engines import hf_trainer, loop
 from nlp_finetune.job import Fitted, Job
 from nlp_finetune.learning.averaging import WeightAverage, ema_share, swa_share
+from nlp_finetune.learning.clipping import ClipByValue
 from nlp_finetune.learning.flow import Flow, RankSeed
+from nlp_finetune.learning.health import Health
 from nlp_finetune.learning.losses import build_loss
 from nlp_finetune.learning.optimizers import make_optimizer
 from nlp_finetune.learning.patience import EarlyStopping, ReduceOnPlateau
@@ -38,7 +43,7 @@ from nlp_finetune.learning.regularizers import (
     r_drop,
 )
 from nlp_finetune.learning.schedules import make_scheduler
-from nlp_finetune.models import adapters, freezing, rates, sharding
+from nlp_finetune.models import adapters, freezing, groups, rates, sharding
 from nlp_finetune.runs.saving import Checkpoints
 from nlp_finetune.runs.timing import Stopwatch
 from nlp_finetune.runtime import Runtime
@@ -71,6 +76,7 @@ class Settings:
     regularizer: str | None = None
     average: str | None = None
     layer_decay: float = 1.0
+    clip_by_value: float | None = None
 
 
 def run(settings: Settings) -> dict[str, Any]:
@@ -78,6 +84,7 @@ def run(settings: Settings) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         job = build_job(settings, folder)
         fitted = fit(job, settings.engine)
+    (measured,) = [callback.lines for callback in job.callbacks if isinstance(callback, _Lines)]
     logs = [entry for entry in fitted.state.log_history if "loss" in entry]
     # What is validated and saved: the average of the weights, where there is one.
     with next((c.applied() for c in job.callbacks if isinstance(c, WeightAverage)), nullcontext()):
@@ -87,6 +94,7 @@ def run(settings: Settings) -> dict[str, Any]:
         "grad_norm": [entry["grad_norm"] for entry in logs],
         "learning_rate": [entry["learning_rate"] for entry in logs],
         "epoch": [entry["epoch"] for entry in logs],
+        "measured": [{what: line[what] for what in ("gradients", "updates")} for line in measured],
         "last_step": fitted.state.global_step,
         "weights": weights,
     }
@@ -115,6 +123,8 @@ def build_job(settings: Settings, folder: str) -> Job:
     )
     flow = Flow(plan, log_every=1, eval_every=2, save_every=None)
     callbacks: list[Any] = [flow, RankSeed(3, rank=PartialState(cpu=True).process_index)]
+    if settings.clip_by_value is not None:
+        callbacks.append(ClipByValue(settings.clip_by_value))
     if settings.regularizer == "l2_sp":
         callbacks.append(PullToStart(model, strength=1.0))
     if settings.schedule == "plateau":
@@ -125,6 +135,10 @@ def build_job(settings: Settings, folder: str) -> Job:
         sharding.shard(
             model, device=torch.device("cpu"), processes=settings.processes, reshard=True, say=lambda _: None
         )
+    health = Health(
+        groups.trained_groups(model), groups.head_of(model), due=flow.logs, gather=_gather if settings.sharded else None
+    )
+    callbacks += [health, _Lines(health)]
     starts = None
     if settings.thaw_every is not None:
         thawing = make_thawing(model, settings.thaw_every, plan)
@@ -142,7 +156,7 @@ def build_job(settings: Settings, folder: str) -> Job:
             max_steps=settings.steps,
             per_device_train_batch_size=settings.batch_size,
             gradient_accumulation_steps=settings.micro_batches,
-            max_grad_norm=1.0,
+            max_grad_norm=1.0 if settings.clip_by_value is None else 0.0,
             use_cpu=True,
             eval_strategy="no",
             save_strategy="no",
@@ -162,6 +176,7 @@ def build_job(settings: Settings, folder: str) -> Job:
         ),
         make_scheduler=lambda o, n: make_scheduler(o, n, name=settings.schedule, warmup=0.25),
         callbacks=callbacks,
+        on_gradients=health.on_gradients,
         resume_from=settings.checkpoint if settings.save_at is None else None,
     )
 
@@ -172,6 +187,24 @@ def _checkpoints(flow: Flow, folder: Path, settings: Settings) -> Checkpoints:
     runtime = Runtime(state.process_index, settings.processes, state.process_index, 1, torch.device("cpu"), 1)
     flow.save_every = settings.save_at
     return Checkpoints(folder.parent, clock=flow, stateful=[], keep=9, runtime=runtime, watch=Stopwatch(), about={})
+
+
+class _Lines(TrainerCallback):
+    """Keeps what was measured of each step that was logged."""
+
+    def __init__(self, health: Health) -> None:
+        self.health = health
+        self.lines: list[dict[str, Any]] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if "loss" in logs:
+            self.lines.append(self.health.line)
+
+
+def _gather(value: Any) -> list[Any]:
+    values: list[Any] = [None] * PartialState().num_processes
+    torch.distributed.all_gather_object(values, value)
+    return values
 
 
 class _BestFirst(Flow):

@@ -113,6 +113,11 @@ def _history(steps: int, final: float, random: Any, learning_rate: float) -> lis
         lines.append({
             "step": step, "epoch": 3 * done, "loss": 2 * np.exp(-4 * done) + 0.3 + 0.05 * random.normal(),
             "grad_norm": 1 + random.random(), "learning_rate": learning_rate * min(10 * done, 1 - done),
+            "health": {
+                "gradients": {f"bert.encoder.layer.{i}": 0.1 * (i + 1) for i in range(12)},
+                "updates": {f"bert.encoder.layer.{i}": 1e-3 for i in range(12)},
+                "head": {"input_std": 0.5, "output_std": 1 + done},
+            },
         })  # fmt: skip
         if step % (steps // 10) == 0:
             score = final * (1 - np.exp(-6 * done)) + 0.005 * random.normal()

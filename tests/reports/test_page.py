@@ -144,6 +144,17 @@ def test_a_damaged_file_leaves_its_section_out_and_no_more(name: str, tmp_path: 
     assert "What the check found" in text
 
 
+def test_the_page_shows_gradients_by_group_of_layers_and_what_is_wrong_with_them(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    text = page.render_run(read(folder))
+    assert "Gradient by group of layers" in text
+    assert "6 of 12 groups." in text
+    assert "exploding gradients" not in text
+    lines = folder.history.read_text().splitlines()
+    folder.history.write_text("\n".join([*lines, json.dumps({"step": 999, "loss": 1e6, "grad_norm": 1e6})]))
+    assert "<b>exploding gradients</b> at step 999" in page.render_run(read(folder))
+
+
 def test_the_page_of_a_running_run_says_how_far_it_is(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", state="running")
     text = page.render_run(read(folder))
