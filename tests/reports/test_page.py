@@ -109,7 +109,7 @@ def test_tables_have_captions_and_scrolling_parts_take_the_keyboard(hostile: str
 
 def test_colours_are_the_pages_own_in_every_plot(hostile: str) -> None:
     plots = re.findall(r"<svg.*?</svg>", hostile, flags=re.S)
-    assert len(plots) == 6
+    assert len(plots) == 8
     for plot in plots:
         assert not re.findall(r"#[0-9a-f]{6}", plot)
         assert "font-family" not in plot
