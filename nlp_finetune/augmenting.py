@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from nlp_finetune.augment import synonyms, texts
+from nlp_finetune.augment import masked_words, synonyms, texts
 from nlp_finetune.augment.rows import ChangedTexts, numbered_windows
 from nlp_finetune.augment.texts import TextChange
 from nlp_finetune.data.drawing import DrawnRows
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
     from nlp_finetune.preparation import Prepared
 
-_KEEPS = {function.name: function.keeps for function in texts.FUNCTIONS}
+_FUNCTIONS: tuple[type[texts.TextFunction], ...] = (masked_words.MaskedWords, *texts.FUNCTIONS)
+_KEEPS = {function.name: function.keeps for function in _FUNCTIONS}
 
 
-def check(augment: Augment, task: base.BaseTask) -> None:
+def check(augment: Augment, task: base.BaseTask, *, workers: int | str = "auto") -> None:
     """Raise `InputError` for a way of changing rows that would break what the task learns from."""
     name = task.options.name
     for key in augment.text:
@@ -36,14 +37,20 @@ def check(augment: Augment, task: base.BaseTask) -> None:
                 f"augment.{key}: does not keep {' and '.join(sorted(missing))}, which {name} needs; "
                 f"{', '.join(fitting)} do."
             )
+    if augment.masked_lm and workers not in ("auto", 0):
+        raise InputError(
+            "augment.masked_lm: runs a model, which loading processes can't share; leave train.workers at auto."
+        )
 
 
 def text_change(augment: Augment, say: Callable[[str], None]) -> TextChange | None:
-    """What changes texts, None where nothing does. Raises `InputError` for a table that is no table."""
+    """What changes texts, None where nothing does. Raises `InputError` for a table or model that is none."""
     if not augment.text:
         return None
     table = None if augment.synonym_table is None else synonyms.read(augment.synonym_table, say)
     made: list[texts.TextFunction] = []
+    if augment.masked_lm:
+        made.append(masked_words.load(str(augment.masked_lm_checkpoint), share=augment.masked_lm, say=say))
     for function in texts.FUNCTIONS:
         share = getattr(augment, function.name)
         if share:

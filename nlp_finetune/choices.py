@@ -26,7 +26,7 @@ def check(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -> None:
     """Raise `InputError` for a choice that does not fit the task's labels or this machine."""
     _check_loss(recipe.loss, task)
     _check_regularizers(recipe, task, runtime)
-    augmenting.check(recipe.augment, task)
+    augmenting.check(recipe.augment, task, workers=recipe.train.workers)
     metrics = ("loss", *task.metric_names())
     if recipe.train.metric not in ("auto", *metrics):
         near = difflib.get_close_matches(recipe.train.metric, metrics, n=1)

@@ -70,8 +70,8 @@ class Swap:
 
     def __call__(self, words: Sequence[Word], random: np.random.Generator) -> list[Word]:
         found = list(words)
-        free = _free(found)
-        for place in _chosen(free, self.share, random):
+        free = free_places(found)
+        for place in chosen_places(free, self.share, random):
             other = free[int(random.integers(len(free)))]
             found[place], found[other] = (
                 found[place]._replace(text=found[other].text),
@@ -90,9 +90,9 @@ class Insert:
     keeps: ClassVar[frozenset[str]] = frozenset({LABEL, SPANS})
 
     def __call__(self, words: Sequence[Word], random: np.random.Generator) -> list[Word]:
-        free = _free(words)
+        free = free_places(words)
         by_characters = is_by_characters("".join(word.text for word in words))
-        chosen = set(_chosen(free, self.share, random))
+        chosen = set(chosen_places(free, self.share, random))
         found: list[Word] = []
         for place, word in enumerate(words):
             found.append(word)
@@ -106,7 +106,7 @@ class Insert:
     def _word(self, model: str, random: np.random.Generator) -> str:
         if self.synonyms is None:
             return model
-        before, core, after = _parts(model)
+        before, core, after = word_parts(model)
         options = self.synonyms.of(core)
         return f"{before}{pick(options, random)}{after}" if options else model
 
@@ -128,7 +128,7 @@ class Synonym:
             if options and random.random() < self.share:
                 new = pick(options, random)
                 if length == 1:
-                    before, core, after = _parts(found[place].text)
+                    before, core, after = word_parts(found[place].text)
                     found[place] = found[place]._replace(text=f"{before}{in_case_of(core, new)}{after}")
                 else:
                     for i, character in enumerate(new):
@@ -150,7 +150,7 @@ class Synonym:
         word = words[place]
         if word.fixed:
             return 1, ()
-        core = _parts(word.text)[1]
+        core = word_parts(word.text)[1]
         is_character = len(core) == 1 and is_cjk(core)
         return 1, self.synonyms.as_long(core) if is_character else self.synonyms.of(core)
 
@@ -165,7 +165,7 @@ class Typo:
 
     def __call__(self, words: Sequence[Word], random: np.random.Generator) -> list[Word]:
         found = list(words)
-        for place in _chosen(_free(found), self.share, random):
+        for place in chosen_places(free_places(found), self.share, random):
             text = found[place].text
             letters = [i for i, letter in enumerate(text) if letter.lower() in NEIGHBOURS]
             if letters:
@@ -186,7 +186,7 @@ class Case:
 
     def __call__(self, words: Sequence[Word], random: np.random.Generator) -> list[Word]:
         found = list(words)
-        for place in _chosen(_free(found), self.share, random):
+        for place in chosen_places(free_places(found), self.share, random):
             text = found[place].text
             ways = dict.fromkeys([text.lower(), text.upper(), text.capitalize()])
             others = [way for way in ways if way != text and len(way) == len(text)]
@@ -205,7 +205,7 @@ class Punctuation:
 
     def __call__(self, words: Sequence[Word], random: np.random.Generator) -> list[Word]:
         marks = _CHINESE_MARKS if is_by_characters("".join(word.text for word in words)) else _MARKS
-        chosen = set(_chosen(_free(words), self.share, random))
+        chosen = set(chosen_places(free_places(words), self.share, random))
         found: list[Word] = []
         for place, word in enumerate(words):
             found.append(word)
@@ -255,16 +255,17 @@ def in_case_of(model: str, word: str) -> str:
     return word[:1].upper() + word[1:] if model[:1].isupper() else word
 
 
-def _free(words: Sequence[Word]) -> list[int]:
+def free_places(words: Sequence[Word]) -> list[int]:
+    """Places of the words that may change."""
     return [i for i, word in enumerate(words) if not word.fixed]
 
 
-def _chosen(places: Sequence[int], share: float, random: np.random.Generator) -> list[int]:
+def chosen_places(places: Sequence[int], share: float, random: np.random.Generator) -> list[int]:
     """Places, each with the probability `share`."""
     return [place for place, chance in zip(places, random.random(len(places)), strict=True) if chance < share]
 
 
-def _parts(word: str) -> tuple[str, str, str]:
+def word_parts(word: str) -> tuple[str, str, str]:
     """A word without the marks around it, and these."""
     core = _CORE.search(word)
     return (word[: core.start()], core[0], word[core.end() :]) if core else ("", word, "")

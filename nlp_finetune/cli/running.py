@@ -177,12 +177,14 @@ def _evaluation_rows(run: Run, model: Model, here: Runtime, arguments: argparse.
         data = _read(arguments.data, arguments, text_rows=model.task.text_rows, images=model.task.images)
         return model.task.inputs(data, labelled=True), str(arguments.data)
     from nlp_finetune.preparation import prepare
+    from nlp_finetune.recipe import Augment
     from nlp_finetune.resuming import saved_recipe
 
     recipe = saved_recipe(run.folder)
     # A run that somebody else made does not decide what code runs here.
     model_section = recipe.model.model_copy(update={"trust_remote_code": run.trust_remote_code})
-    recipe = recipe.model_copy(update={"model": model_section})
+    # What changes training rows has no part in it, and its files may be gone.
+    recipe = recipe.model_copy(update={"model": model_section, "augment": Augment()})
     prepared = prepare(recipe, here, tell=lambda _: None)
     split = arguments.split or ("test" if "test" in prepared.rows else "validation")
     if split not in prepared.rows:
