@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from nlp_finetune import augmenting, choices, inference
+from nlp_finetune import augmenting, choices, faster, inference
 from nlp_finetune.arguments import training_arguments
 from nlp_finetune.callbacks import make_callbacks, make_thawing
 from nlp_finetune.data.batching import BatchPlan
@@ -26,6 +26,7 @@ from nlp_finetune.learning.precision import choose_precision
 from nlp_finetune.learning.regularizers import PullToStart, add_noise
 from nlp_finetune.learning.schedules import make_scheduler
 from nlp_finetune.models import adapters, freezing, rates, renewing, sharding
+from nlp_finetune.models.compact import DecayOfTheRest
 from nlp_finetune.models.loading import load_model
 from nlp_finetune.preparation import Prepared
 from nlp_finetune.recipe import Average, Optim, Recipe
@@ -64,6 +65,9 @@ def build(
     recipe, task, processor = prepared.recipe, prepared.task, prepared.processor
     train, optim = recipe.train, recipe.optim
     model = _model(prepared, folder)
+    compacted = faster.compact_vocabulary(recipe, task, model, processor, prepared.encoded["train"], runtime)
+    if recipe.regularize.neftune:
+        add_noise(model, alpha=recipe.regularize.neftune)
     collate = task.collator(processor)
     objective = task.objective(choices.loss(recipe.loss, task, prepared.encoded["train"], say))
     training = choices.regularized(recipe.regularize, objective, choices.loss_name(recipe.loss, task))
@@ -117,7 +121,12 @@ def build(
         make_scheduler=partial(
             make_scheduler, name=optim.schedule, warmup=optim.warmup, power=optim.power, decay=optim.decay
         ),
-        callbacks=[*([] if thawing is None else [thawing]), *_pull(recipe.regularize.l2_sp, model), *callbacks.listed],
+        callbacks=[
+            *([] if thawing is None else [thawing]),
+            *_pull(recipe.regularize.l2_sp, model),
+            *([] if compacted is None else [DecayOfTheRest(compacted)]),
+            *callbacks.listed,
+        ],
         on_gradients=callbacks.health.on_gradients,
         processor=processor,
     )  # fmt: skip
@@ -162,8 +171,6 @@ def _model(prepared: Prepared, folder: RunFolder) -> PreTrainedModel:
         say=say,
     )
     task.complete_model(model, say)
-    if recipe.regularize.neftune:
-        add_noise(model, alpha=recipe.regularize.neftune)
     choose_what_trains(model, recipe)
     if recipe.lora is not None:
         base = adapters.find_base(prepared.checkpoint, model, keep=folder.base)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from tests.command_line import run
 from tests.tiny import TINY
@@ -17,6 +18,8 @@ from tests.tiny import TINY
         ("optim.name=adamw_8bit", "adamw_8bit needs a GPU"),
         ("regularize.l2_sp=1 lora.rank=4", "with lora the pretrained weights stay as they are"),
         ("regularize.r_drop=1 data.source=demo:similarity task.problem=regression", "has no classes here whose scores"),
+        ("train.compact_vocabulary=on optim.name=adafactor", "adafactor looks at the table as a whole"),
+        ("train.compact_vocabulary=on lora.rank=4", "word embeddings are not trained"),
         ("regularize.r_drop=1 regularize.adversarial=1", "not together with r_drop"),
     ],
 )
@@ -34,3 +37,13 @@ def test_balanced_weights_are_counted_and_said(tmp_path: Path) -> None:
     (line,) = [line for line in done.stderr.splitlines() if "class weights" in line]
     assert "loss cross_entropy, class weights: " in line
     assert all(name in line for name in ("negative", "mixed", "positive"))
+
+
+def test_the_compact_vocabulary_is_said_and_the_saved_model_has_the_whole_table(tmp_path: Path) -> None:
+    settings = ("data.limit=40", "train.max_steps=2", f"output_dir={tmp_path / 'run'}")
+    done = run("train", *TINY, *settings, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "compact vocabulary" in line]
+    assert "rows of the embedding table and trains those" in line
+    saved = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    assert saved["bert.embeddings.word_embeddings.weight"].shape == (600, 32)

@@ -11,7 +11,7 @@ LAYERS = (
     ("cli", "__main__"),
     ("check", "train", "finishing", "souping", "resuming", "search", "repeat"),
     ("reports", "deploy", "cluster"),
-    ("build", "preparation", "augmenting", "arguments", "callbacks", "choices"),
+    ("build", "preparation", "augmenting", "arguments", "callbacks", "choices", "faster"),
     ("engines", "inference", "saved_runs"),
     ("tasks",),
     ("runs", "data", "models", "learning", "augment", "metrics"),

@@ -1,10 +1,15 @@
-"""What `max_length` costs: truncation is never silent."""
+"""What `max_length` costs: truncation is never silent. And which tokens encoded rows hold."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _PERCENTILES = (50, 75, 90, 95, 99)
 _SHORTEST_ADVICE = 64
@@ -87,3 +92,17 @@ def percent(share: float) -> str:
 def _cut(lengths: np.ndarray, max_length: int) -> Cut:
     lost = np.maximum(lengths - max_length, 0)
     return Cut(max_length, rows=float((lost > 0).mean()), tokens=float(lost.sum() / max(lengths.sum(), 1)))
+
+
+def tokens_used(encoded: Dataset, *, besides: Sequence[int] = ()) -> np.ndarray:
+    """All token ids in the `input_ids` of encoded rows, and those `besides`, in order.
+
+    A row may hold one sequence or several.
+    """
+    import pyarrow.compute
+
+    column = encoded.with_format("arrow")[:].column("input_ids").combine_chunks()
+    while pyarrow.types.is_nested(column.type):
+        column = column.flatten()
+    found = pyarrow.compute.unique(column).to_numpy(zero_copy_only=False)
+    return np.union1d(found, np.asarray(besides, dtype=found.dtype))

@@ -92,9 +92,8 @@ class JobTrainer(Trainer):  # type: ignore[misc]
             checkpoints.load_weights(self.model, resume_from_checkpoint)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None or not sharding.is_sharded(self.model):
-            super()._load_optimizer_and_scheduler(checkpoint)
-        else:
+        # Also of a model that is not sharded: some of its states may be those of a table's rows in use.
+        if checkpoint is not None:
             checkpoints.load_optimizer(checkpoint, self.optimizer, self.lr_scheduler, None)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:

@@ -36,6 +36,9 @@ _BUILDERS: Mapping[str, tuple[Callable[..., Optimizer], tuple[str, ...]]] = {
 ELEMENTWISE = ("adamw", "adam", "rmsprop", "sgd")
 """What moves each number by itself, so that a share of a tensor moves as the whole does."""
 
+DECOUPLED_DECAY = ("adamw", "lion")
+"""What takes weight decay off the weights themselves, before and apart from the step along the gradient."""
+
 
 def check_available(name: str, device: torch.device) -> None:
     """Raise `InputError` for an optimizer that this machine cannot run."""

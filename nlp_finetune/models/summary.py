@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import torch
@@ -159,7 +159,9 @@ def _kept_by_one_row(model: nn.Module, tokens: int, given: Mapping[str, torch.Te
             kept[storage._cdata] = storage  # held, or another tensor's storage could take its place
         return tensor
 
-    inputs = {"input_ids": torch.ones(1, tokens, dtype=torch.long, device=device)}
+    table: Any = getattr(base, "get_input_embeddings", lambda: None)() if given is None else None
+    token = int(table.used[0]) if hasattr(table, "used") else 1  # a compact one knows its own tokens alone
+    inputs = {"input_ids": torch.full((1, tokens), token, dtype=torch.long, device=device)}
     if given is not None:
         base, inputs = model, {name: tensor.to(device) for name, tensor in given.items()}
     else:

@@ -191,6 +191,10 @@ class Train(Section):
         default="auto",
         description="Processes that load data; 0 loads in the main one, and so does `auto` except for images.",
     )
+    compact_vocabulary: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Train only the rows of the embedding table that training reads; `auto` does where it is exact.",
+    )
     bucket: bool = Field(default=True, description="Whether rows of like length share a batch, which saves padding.")
     report_to: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(
         default_factory=list,

@@ -25,7 +25,7 @@ from transformers import TrainerState
 from transformers.trainer_pt_utils import safe_globals
 
 from nlp_finetune.errors import NlpFinetuneError
-from nlp_finetune.models import adapters, sharding
+from nlp_finetune.models import adapters, compact, sharding
 from nlp_finetune.runs import sealing
 from nlp_finetune.runs.folder import discard, read_json, swap_in, write_json
 
@@ -297,6 +297,7 @@ def load_optimizer(folder: Path | str, optimizer: Any, scheduler: Any, scaler: A
     folder = Path(folder)
     if optimizer is not None:
         saved = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
+        saved = compact.fitted(optimizer, saved)
         optimizer.load_state_dict(sharding.shard_optimizer(optimizer, saved))
     for name, part in (("scheduler.pt", scheduler), ("scaler.pt", scaler)):
         if part is not None and (folder / name).is_file():

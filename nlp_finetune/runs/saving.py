@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from nlp_finetune.errors import NlpFinetuneError
-from nlp_finetune.models import sharding
+from nlp_finetune.models import compact, sharding
 from nlp_finetune.runs import checkpoints, sealing
 from nlp_finetune.runs.folder import disk_faults, replaced_folder
 from nlp_finetune.runs.timing import Stopwatch
@@ -165,6 +165,7 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         keep = self.runtime.is_main
         weights = sharding.whole_weights(parts["model"], keep=keep)
         optimizer = sharding.whole_optimizer(parts["optimizer"], keep=keep)
+        optimizer = compact.saved_with_rows(parts["optimizer"], optimizer)
         self.runtime.on_main(lambda: self._write(state, parts, weights, optimizer, saved, random_states))
         self._saved_step = state.global_step
         self.watch.restart()

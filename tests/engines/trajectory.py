@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
+from datasets import Dataset
 
 import nlp_finetune.engines  # noqa: F401  before the first import of transformers
 
@@ -25,6 +26,7 @@ from transformers import TrainerCallback  # isort: skip
 from nlp_finetune.callbacks import make_thawing
 from nlp_finetune.data.batching import BatchPlan
 from nlp_finetune.data.drawing import DrawnRows
+from nlp_finetune.data.lengths import tokens_used
 from nlp_finetune.engines import hf_trainer, loop
 from nlp_finetune.job import Fitted, Job
 from nlp_finetune.learning.averaging import WeightAverage, ema_share, swa_share
@@ -44,6 +46,7 @@ from nlp_finetune.learning.regularizers import (
 )
 from nlp_finetune.learning.schedules import make_scheduler
 from nlp_finetune.models import adapters, freezing, groups, rates, sharding
+from nlp_finetune.models.compact import DecayOfTheRest, compact
 from nlp_finetune.runs.saving import Checkpoints
 from nlp_finetune.runs.timing import Stopwatch
 from nlp_finetune.runtime import Runtime
@@ -77,6 +80,8 @@ class Settings:
     average: str | None = None
     layer_decay: float = 1.0
     clip_by_value: float | None = None
+    compact: bool = False
+    max_grad_norm: float = 1.0
 
 
 def run(settings: Settings) -> dict[str, Any]:
@@ -111,6 +116,7 @@ def build_job(settings: Settings, folder: str) -> Job:
 
     torch.manual_seed(0)
     model = _model(settings)
+    table = compact(model, tokens_used(Dataset.from_list(_rows(settings)), besides=[0])) if settings.compact else None
     if settings.regularizer == "neftune":
         add_noise(model, alpha=5.0)
     plan = BatchPlan(
@@ -125,6 +131,8 @@ def build_job(settings: Settings, folder: str) -> Job:
     callbacks: list[Any] = [flow, RankSeed(3, rank=PartialState(cpu=True).process_index)]
     if settings.clip_by_value is not None:
         callbacks.append(ClipByValue(settings.clip_by_value))
+    if table is not None:
+        callbacks.append(DecayOfTheRest(table))
     if settings.regularizer == "l2_sp":
         callbacks.append(PullToStart(model, strength=1.0))
     if settings.schedule == "plateau":
@@ -156,7 +164,7 @@ def build_job(settings: Settings, folder: str) -> Job:
             max_steps=settings.steps,
             per_device_train_batch_size=settings.batch_size,
             gradient_accumulation_steps=settings.micro_batches,
-            max_grad_norm=1.0 if settings.clip_by_value is None else 0.0,
+            max_grad_norm=settings.max_grad_norm if settings.clip_by_value is None else 0.0,
             use_cpu=True,
             eval_strategy="no",
             save_strategy="no",
