@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from nlp_finetune import augmenting, choices, faster, inference
+from nlp_finetune import augmenting, choices, faster, inference, prefix_cache
 from nlp_finetune.arguments import training_arguments
 from nlp_finetune.callbacks import make_callbacks, make_thawing
 from nlp_finetune.data.batching import BatchPlan
@@ -25,6 +25,7 @@ from nlp_finetune.learning.optimizers import make_optimizer
 from nlp_finetune.learning.precision import choose_precision
 from nlp_finetune.learning.regularizers import PullToStart, add_noise
 from nlp_finetune.learning.schedules import make_scheduler
+from nlp_finetune.learning.shortcut import Shortcut
 from nlp_finetune.models import adapters, freezing, rates, renewing, sharding
 from nlp_finetune.models.compact import DecayOfTheRest
 from nlp_finetune.models.loading import load_model
@@ -52,6 +53,7 @@ class Built:
     stateful: list[Any]
     precision: str
     average: WeightAverage | None = None
+    cache: prefix_cache.PrefixCache | None = None
 
 
 def build(
@@ -96,6 +98,12 @@ def build(
         train, optim, plan, model=model, metric=prepared.metric, folder=folder, runtime=runtime, stop=stop,
         about=about, average=average, keep_best=recipe.average.keep if recipe.average.name == "soup" else 1,
     )  # fmt: skip
+    cache = prefix_cache.make(
+        prepared, model, rows, objective=objective, training=training, precision=precision, runtime=runtime,
+        eval_batch_size=eval_batch_size(prepared), workers=loading_workers(prepared, runtime), say=say,
+    )  # fmt: skip
+    if cache is not None:
+        rows, collate, training = cache.for_training(rows, collate, training)
     gradual = recipe.freeze.gradual
     thawing = None if gradual is None else make_thawing(model, gradual, plan)
     job = Job(
@@ -107,7 +115,7 @@ def build(
             micro_batch_size=-(-plan.batch_size // (micro_batches * runtime.processes)),
             micro_batches=micro_batches,
             precision=precision,
-            workers=loading_workers(prepared, runtime),
+            workers=loading_workers(prepared, runtime) if cache is None else 0,
         ),
         train=rows,
         collate=collate,
@@ -115,7 +123,8 @@ def build(
         objective=callbacks.stopwatch.timed(training),
         count_items=task.count_items,
         score=partial(
-            _score, prepared, objective=objective, runtime=runtime, stop=stop, flow=callbacks.flow, average=average
+            _score, prepared, objective=objective, runtime=runtime, stop=stop, flow=callbacks.flow, average=average,
+            shortcut=None if cache is None else cache.shortcuts["validation"],
         ),
         make_optimizer=_optimizer(optim, model, starts=None if thawing is None else thawing.by_parameter()),
         make_scheduler=partial(
@@ -130,7 +139,7 @@ def build(
         on_gradients=callbacks.health.on_gradients,
         processor=processor,
     )  # fmt: skip
-    return Built(job, callbacks.stopwatch, callbacks.flow, callbacks.stateful, precision, average)
+    return Built(job, callbacks.stopwatch, callbacks.flow, callbacks.stateful, precision, average, cache)
 
 
 def _optimizer(optim: Optim, model: Any, *, starts: Any) -> Callable[..., Any]:
@@ -221,7 +230,9 @@ def loading_workers(prepared: Prepared, runtime: Runtime) -> int:
     return min(inference.MOST_WORKERS, runtime.cores) if prepared.task.images else 0
 
 
-def scorer(prepared: Prepared, model: Any, runtime: Runtime, stop: StopRequest) -> inference.Model:
+def scorer(
+    prepared: Prepared, model: Any, runtime: Runtime, stop: StopRequest, *, shortcut: Shortcut | None = None
+) -> inference.Model:
     """The model as `inference` runs it on the rows of this run, until the run is asked to stop."""
     return inference.Model(
         prepared.task,
@@ -229,7 +240,8 @@ def scorer(prepared: Prepared, model: Any, runtime: Runtime, stop: StopRequest) 
         prepared.processor,
         runtime,
         eval_batch_size(prepared),
-        loading_workers(prepared, runtime),
+        loading_workers(prepared, runtime) if shortcut is None else 0,
+        shortcut=shortcut,
         stop=lambda: runtime.any(stop.reason is not None)[0],
     )
 
@@ -243,10 +255,11 @@ def _score(
     stop: StopRequest,
     flow: Flow,
     average: WeightAverage | None,
+    shortcut: Shortcut | None,
 ) -> dict[str, float] | None:
     """Metrics of the model on the validation rows; None, and `flow.interrupted`, where the run is to stop."""
     task, rows = prepared.task, prepared.rows["validation"]
-    loaded = scorer(prepared, model, runtime, stop)
+    loaded = scorer(prepared, model, runtime, stop, shortcut=shortcut)
     try:
         with nullcontext() if average is None else average.applied():
             runtime.share_statistics(model)

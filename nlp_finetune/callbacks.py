@@ -39,7 +39,7 @@ def make_thawing(model: Any, every: int | str, plan: BatchPlan) -> Thawing:
     still: list[Any] = []
 
     def settle() -> None:
-        still[:] = [module for _, module in freezing.frozen_modules(model)]
+        still[:] = freezing.still_modules(model)
 
     freezing.keep_in_evaluation_mode(model, still)
     never = [name for (name, _), start in zip(named, starts, strict=True) if start >= plan.steps]

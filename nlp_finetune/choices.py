@@ -38,6 +38,8 @@ def check(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -> None:
         raise InputError(
             "freeze: lora freezes everything but its adapters and the head already; leave one of them out."
         )
+    if recipe.freeze.cache == "on" and (recipe.regularize.adversarial or recipe.regularize.neftune):
+        raise InputError("freeze.cache on: regularize changes the word embeddings in each step; use freeze.cache=auto.")
     if recipe.freeze.gradual is not None and runtime.strategy == "fsdp":
         raise InputError("freeze.gradual: sharded parameters (FSDP) can't thaw one by one; use DDP, or freeze.layers.")
     _check_renewed(recipe)

@@ -59,6 +59,8 @@ def finish(
         metrics["soup"] = soup.as_json()
     metrics["baselines"] = report.baselines
     metrics["train"] = figures if adapter_mb is None else {**figures, "adapter_mb": adapter_mb}
+    if built.cache is not None:
+        metrics["train"]["frozen_cache"] = built.cache.figures()
     evidence.record(folder, prepared, measured, outputs, trained_rows=built.flow.step * built.job.batches.batch_size)
     runtime.on_main(lambda: _record(folder, metrics, built.flow.step))
     return metrics

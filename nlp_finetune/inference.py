@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from nlp_finetune.job import Batch, Objective
+    from nlp_finetune.learning.shortcut import Shortcut
 
 MOST_WORKERS = 8
 """Processes that decode images for one process of training or inference; more do not help."""
@@ -102,13 +103,14 @@ def run_model(
     runtime: Runtime,
     workers: int = 0,
     stop: Callable[[], bool] | None = None,
+    numbered: bool = False,
 ) -> Output:
     """Run a model over encoded rows and gather one prediction per canonical row on every process.
 
     `rows` is the number of canonical rows. `objective` gives the loss where labels are known, and
     `outputs(model, batch, known=...)` what `predictions` reads. `workers` processes read the rows and change
-    them. `stop` is asked before every batch, by all processes at once; where it says yes, all of them raise
-    `Interrupted`.
+    them; `numbered` ones carry their position (`drawing.ROW`). `stop` is asked before every batch, by all processes at
+    once; where it says yes, all of them raise `Interrupted`.
     """
     import torch
 
@@ -117,7 +119,8 @@ def run_model(
     mine = _my_batches(_column(encoded, "length"), batch_size, runtime, most_tokens=_most_tokens(model))
     # Every forward pass of a sharded model is one of all processes: who has no batch left runs another's.
     spare = _spare_batch(_column(encoded, "length"), mine, runtime) if is_sharded(model) else []
-    batches = _loader(encoded, [*mine, *spare], collate, transform, workers)
+    drawn = drawing.DrawnRows(encoded, transform=transform, seed=_SEED, numbered=numbered)
+    batches = _loader(drawn, [*mine, *spare], collate, workers)
     found: list[tuple[int, Any]] = []
     loss_sum, items = 0.0, 0
     was_training = model.training
@@ -146,10 +149,9 @@ def run_model(
 
 
 def _loader(
-    encoded: Dataset,
+    rows: drawing.DrawnRows,
     batches: Sequence[np.ndarray],
     collate: Callable[[Sequence[Mapping[str, Any]]], Batch],
-    transform: drawing.Transform | None,
     workers: int,
 ) -> Iterable[Batch]:
     """Collated batches of rows at these positions, which leaves torch's global random state alone."""
@@ -157,7 +159,7 @@ def _loader(
     from torch.utils.data import DataLoader
 
     return DataLoader(
-        drawing.DrawnRows(encoded, transform=transform, seed=_SEED),  # type: ignore[arg-type]  # by its methods
+        rows,  # type: ignore[arg-type]  # a data set by its methods, not by its class
         batch_sampler=[positions.tolist() for positions in batches],
         collate_fn=collate,
         num_workers=workers if len(batches) > 1 else 0,
@@ -234,25 +236,32 @@ class Model:
     batch_size: int
     workers: int = 0
     stop: Callable[[], bool] | None = None
+    shortcut: Shortcut | None = None
 
     def run(self, rows: Dataset, *, encoded: Dataset | None = None, objective: Objective | None = None) -> Output:
-        """Predictions for canonical rows, in their order."""
+        """Predictions for canonical rows, in their order; with a `shortcut`, of the encoded rows that it is for."""
+        collate = self.task.collator(self.processor)
+        transform = self.task.transform(self.processor, training=False)
+        if self.shortcut is not None:
+            collate, transform = self.shortcut.collate(collate), self.shortcut.transform(transform)
+            objective = None if objective is None else self.shortcut.objective(objective)
         return run_model(
             self.model,
             encoded if encoded is not None else encode(self.task, rows, self.processor),
             rows=len(rows),
-            collate=self.task.collator(self.processor),
+            collate=collate,
             has_labels=self.task.has_labels,
             outputs=partial(self.task.outputs, processor=self.processor),
             predictions=self.task.predictions,
             merge=self.task.merge,
-            transform=self.task.transform(self.processor, training=False),
+            transform=transform,
             objective=objective,
             count_items=self.task.count_items,
             batch_size=self.batch_size,
             runtime=self.runtime,
             workers=self.workers,
             stop=self.stop,
+            numbered=self.shortcut is not None,
         )
 
     def answers(self, rows: Dataset) -> list[dict[str, Any]]:

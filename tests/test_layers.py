@@ -11,7 +11,7 @@ LAYERS = (
     ("cli", "__main__"),
     ("check", "train", "finishing", "souping", "resuming", "search", "repeat"),
     ("reports", "deploy", "cluster"),
-    ("build", "preparation", "augmenting", "arguments", "callbacks", "choices", "faster"),
+    ("build", "preparation", "augmenting", "arguments", "callbacks", "choices", "faster", "prefix_cache"),
     ("engines", "inference", "saved_runs"),
     ("tasks",),
     ("runs", "data", "models", "learning", "augment", "metrics"),

@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 
+ROW = "row_number"
+"""Key of a row under which its position stands, where rows are numbered."""
+
 Transform = Callable[[Mapping[str, Any], np.random.Generator], dict[str, Any]]
 """Changes a row at random; draws only from the generator it is given and leaves the row as it is."""
 
@@ -33,13 +36,15 @@ def apply(
 class DrawnRows:
     """Training rows by draw number: draw `epoch * len(rows) + row` is that row as that epoch sees it.
 
-    `BatchPlan.sampler` gives draw numbers. Numbers below `len(rows)` are the first epoch's.
+    `BatchPlan.sampler` gives draw numbers. Numbers below `len(rows)` are the first epoch's. `numbered` rows carry their
+    position.
     """
 
-    def __init__(self, rows: Any, *, transform: Transform | None = None, seed: int = 0) -> None:
+    def __init__(self, rows: Any, *, transform: Transform | None = None, seed: int = 0, numbered: bool = False) -> None:
         self.rows = rows
         self.transform = transform
         self.seed = seed
+        self.numbered = numbered
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -53,7 +58,8 @@ class DrawnRows:
         read = getattr(self.rows, "__getitems__", None)
         positions = [row for _, row in places]
         found = read(positions) if read is not None else [self.rows[row] for row in positions]
-        return [
+        drawn = [
             apply(self.transform, [example], [row], seed=self.seed, epoch=epoch)[0]
             for example, (epoch, row) in zip(found, places, strict=True)
         ]
+        return [{**row, ROW: at} for row, at in zip(drawn, positions, strict=True)] if self.numbered else drawn

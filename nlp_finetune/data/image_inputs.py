@@ -109,6 +109,15 @@ class ImageInputs:
     scale: tuple[float, float]
     flip: bool
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether an image looks the same in every epoch: a crop of all of it is the same whatever is drawn."""
+        return not self.training or (self.scale == (1.0, 1.0) and not self.flip)
+
+    def unseen(self, row: Mapping[str, Any], random: np.random.Generator) -> dict[str, Any]:
+        """The same row with a pixel in place of its image, which is not read: for a model that looks at none."""
+        return {"pixels": np.zeros((1, 1, 3), np.uint8), **({"labels": row["labels"]} if "labels" in row else {})}
+
     def __call__(self, row: Mapping[str, Any], random: np.random.Generator) -> dict[str, Any]:
         image = images.read(row["image"])
         if self.training:

@@ -55,7 +55,7 @@ def freeze(
     if trained == 0:
         raise InputError("freeze: every parameter is frozen, so there is nothing left to train.")
     still = list(frozen_modules(model))
-    keep_in_evaluation_mode(model, [module for _, module in still])
+    keep_in_evaluation_mode(model, still_modules(model))
     say(
         f"frozen: {shorten([name for name, _ in still] or sorted(frozen), 4)}; "
         f"{trained:,} of {total:,} parameters trained ({trained / total:.2%})"
@@ -126,6 +126,19 @@ def frozen_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield from inside(f"{name}.{child}" if name else child, part)
 
     yield from inside("", model)
+
+
+def still_modules(model: nn.Module) -> list[nn.Module]:
+    """What runs in evaluation mode because of what is frozen: `frozen_modules`, and what has no parameters before it.
+
+    The dropout of GPT-2's embeddings is a module of its own: without it they would not be still.
+    """
+    still = [module for _, module in frozen_modules(model)]
+    lowest = [part.module for part in parts(whole(model)) if part.kind == "embeddings"]
+    held = [parameter for module in lowest for parameter in module.parameters()]
+    if held and not any(parameter.requires_grad for parameter in held):
+        still += [module for module in lowest if not any(True for _ in module.parameters())]
+    return still
 
 
 @dataclass(frozen=True)

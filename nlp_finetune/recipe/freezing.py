@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, create_model
 
-from nlp_finetune.recipe.section import Conflict, Count, Section, Text
+from nlp_finetune.recipe.section import Conflict, Count, Positive, Section, Text
 
 
 class _Freeze(Section):
@@ -25,7 +25,18 @@ class _Freeze(Section):
         "epoch; null trains all at once.",
     )
 
+    cache: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Whether what frozen layers make of each row is computed once and kept on disk; `auto` does so "
+        "where it pays and is exact.",
+    )
+    cache_limit_gb: Positive = Field(
+        default=10.0, description="Most that these files may take on disk, those of former runs included."
+    )
+
     def conflicts(self) -> list[Conflict]:
+        if self.cache == "on" and not (self.layers is not None or self.patterns or self.all_but_head):
+            return [("cache", "nothing is frozen for good whose output could be kept; set freeze.layers")]
         if self.all_but_head and self.gradual is not None:
             return [("gradual", "there is nothing to thaw where freeze.except leaves the head alone")]
         if self.all_but_head and (self.layers is not None or self.patterns):
