@@ -13,12 +13,10 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,21 +24,18 @@ from nlp_finetune.data.batching import by_length
 from nlp_finetune.data.drawing import DrawnRows
 from nlp_finetune.data.states import States, Writer, finish, is_whole, make_room
 from nlp_finetune.errors import InputError
-from nlp_finetune.learning.shortcut import Collate, Form, Shortcut, Unfit, form_of, items_of, placed
-from nlp_finetune.models.prefix import Prefix, count_runs, find, passed_over, reach, tensors
-from nlp_finetune.models.summary import kept_buffers
+from nlp_finetune.job import Objective
+from nlp_finetune.learning.shortcut import Collate, Shortcut, items_of
+from nlp_finetune.models.prefix import Prefix, find, reach, tensors
+from nlp_finetune.prefix_trial import Found, autocast, evaluating, moved, try_out
 from nlp_finetune.preparation import Prepared
 from nlp_finetune.runs.folder import disk_faults
 from nlp_finetune.runtime import Runtime
 
-Objective = Callable[[Any, Any, Any], tuple[Tensor, Any]]
 _VERSION = 1
 _SPLITS = ("train", "validation")
 _FEWEST_EPOCHS = 1.5
 """`auto` caches for runs that see their rows at least so often: the rows are run once to fill the cache."""
-_PROBED_ROWS = 4
-_TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2, "fp16": 3e-2}
-"""Largest difference of loss and gradients, as a share of the largest gradient, that rounding explains."""
 _MOST_TOKENS = 16_384
 
 
@@ -52,9 +47,7 @@ class PrefixCache:
     shortcuts: Mapping[str, Shortcut]
     seconds: float
 
-    def for_training(
-        self, rows: DrawnRows, collate: Collate, objective: Objective
-    ) -> tuple[DrawnRows, Collate, Objective]:
+    def for_training(self, rows: DrawnRows, collate: Collate, objective: Any) -> tuple[DrawnRows, Collate, Any]:
         """Training rows, collator and objective of a model that starts behind the prefix."""
         shortcut = self.shortcuts["train"]
         numbered = DrawnRows(rows.rows, transform=shortcut.transform(rows.transform), seed=rows.seed, numbered=True)
@@ -64,18 +57,6 @@ class PrefixCache:
         """What it was, for `metrics.json`: seconds are those of this start."""
         size = sum(shortcut.states.megabytes for shortcut in self.shortcuts.values())
         return {"blocks": self.prefix.blocks, "megabytes": round(size, 1), "seconds": round(self.seconds, 2)}
-
-
-@dataclass(frozen=True)
-class _Found:
-    """A prefix that training can start behind, tried out."""
-
-    prefix: Prefix
-    like: Any
-    form: Form
-    item_bytes: int
-    items_a_length: float
-    """Items of a row for each unit of its length."""
 
 
 def make(
@@ -93,8 +74,8 @@ def make(
 ) -> PrefixCache | None:
     """The cache of a model's frozen prefix, computed or found on disk; None where there is to be none.
 
-    `rows` are the training rows as they are drawn, `objective` is the task's, `training` the same with what the recipe adds to it. `say` gets one line about what is
-    cached, or why it is not.
+    `rows` are the training rows as they are drawn, `objective` is the task's, `training` the same with what the
+    recipe adds to it. `say` gets one line about what is cached, or why it is not.
 
     Raises `InputError` for `freeze.cache: on` where it can't be had.
     """
@@ -106,7 +87,9 @@ def make(
         return None
     try:
         _check(prepared, rows, prefixes, runtime)
-        found = _try_out(prepared, model, prefixes, objective, training, precision, runtime)
+        found = try_out(prepared, model, prefixes, objective, training, precision, runtime)
+        if found is None:
+            raise _No(f"{type(model).__name__} does not give the same loss and gradients when it starts behind them")
         size = _estimate(prepared, found)
         root = _root()
         too_large = runtime.on_main(lambda: _too_large(size, section.cache_limit_gb, root))
@@ -165,84 +148,6 @@ def _root() -> Path:
     return Path(datasets.config.HF_DATASETS_CACHE) / "nlp_finetune" / "frozen"
 
 
-# -- trying out -------------------------------------------------------------------------------
-
-
-def _try_out(
-    prepared: Prepared,
-    model: Any,
-    prefixes: Sequence[Prefix],
-    objective: Objective,
-    training: Objective,
-    precision: str,
-    runtime: Runtime,
-) -> _Found:
-    """The first prefix behind which loss and gradients of a few rows are those of the whole model."""
-    model.to(runtime.device)
-    task, encoded = prepared.task, prepared.encoded["train"]
-    rows = DrawnRows(encoded, transform=task.transform(prepared.processor, training=True))
-    lengths = np.asarray(encoded["length"])
-    order = np.argsort(lengths, kind="stable")
-    chosen = order[np.linspace(0, len(order) - 1, min(_PROBED_ROWS, len(order))).astype(int)]
-    batch = _moved(task.collator(prepared.processor)(rows.__getitems__(chosen.tolist())), runtime)
-    one = torch.ones((), device=runtime.device)
-    with _autocast(precision, runtime):
-        for prefix in prefixes:
-            try:
-                with _evaluating(model), torch.no_grad():
-                    output = reach(prefix, lambda: objective(model, dict(batch), one))
-                    if count_runs(prefix, lambda: objective(model, dict(batch), one)) != 1:
-                        continue
-                for name, states in sorted(tensors(output).items(), key=lambda pair: pair[1].numel()):
-                    named = replace(prefix, field=name)
-                    form = form_of(states, batch, len(chosen))
-                    items = items_of(states, batch, len(chosen), form)
-                    again = placed(torch.cat(items), batch, form)
-                    if _is_same(model, batch, named, again, output, training, one, precision):
-                        size = items[0][0].numel() * items[0].element_size()
-                        share = sum(map(len, items)) / int(lengths[chosen].sum())
-                        return _Found(named, output, form, size, share)
-            # What a family's own code makes of states that it does not expect is its own affair.
-            except (Unfit, TypeError, ValueError, LookupError, RuntimeError, AttributeError):
-                continue
-    raise _No(f"{type(model).__name__} does not give the same loss and gradients when it starts behind them")
-
-
-def _is_same(
-    model: Any,
-    batch: Mapping[str, Any],
-    prefix: Prefix,
-    states: Tensor,
-    like: Any,
-    training: Objective,
-    one: Tensor,
-    precision: str,
-) -> bool:
-    """Whether loss and gradients of a training step are the same from states."""
-    whole = _step(model, lambda: training(model, dict(batch), one)[0])
-    with passed_over(prefix, states, like):
-        short = _step(model, lambda: training(model, dict(batch), one)[0])
-    scale = max(float(tensor.abs().max()) for tensor in whole)
-    return len(whole) == len(short) and all(
-        bool((one.float() - other.float()).abs().max() <= _TOLERANCE[precision] * scale)
-        for one, other in zip(whole, short, strict=True)
-    )
-
-
-def _step(model: Any, loss_of: Callable[[], Tensor]) -> list[Tensor]:
-    """Loss and gradients of a step in training mode, with the same dropout each time; leaves no trace."""
-    devices = [one.device for one in model.parameters()][:1]
-    with kept_buffers(model), torch.random.fork_rng(devices=[d for d in devices if d.type == "cuda"]):
-        torch.manual_seed(0)
-        model.train()
-        model.zero_grad(set_to_none=True)
-        loss = loss_of()
-        torch.autograd.backward(loss)
-        found = [loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)]
-        model.zero_grad(set_to_none=True)
-    return found
-
-
 # -- computing --------------------------------------------------------------------------------
 
 
@@ -253,7 +158,7 @@ class _Pass:
     prepared: Prepared
     split: str
     model: Any
-    found: _Found
+    found: Found
     objective: Objective
     precision: str
     runtime: Runtime
@@ -309,9 +214,9 @@ class _Pass:
         )
         one = torch.ones((), device=runtime.device)
         shown = tqdm(mine, desc=f"frozen layers, {self.split}", unit="batch", leave=False, disable=not runtime.is_main)
-        with _evaluating(self.model), torch.no_grad(), _autocast(self.precision, runtime):
+        with evaluating(self.model), torch.no_grad(), autocast(self.precision, runtime):
             for positions, given in zip(shown, loader, strict=True):
-                batch = _moved(given, runtime)
+                batch = moved(given, runtime)
                 output = reach(self.found.prefix, lambda: self.objective(self.model, batch, one))  # noqa: B023
                 states = tensors(output)[self.found.prefix.field]
                 yield positions.tolist(), items_of(states, batch, len(positions), self.found.form)
@@ -323,7 +228,7 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _estimate(prepared: Prepared, found: _Found) -> int:
+def _estimate(prepared: Prepared, found: Found) -> int:
     """Bytes of the states of all rows."""
     size = 0.0
     for split in _SPLITS:
@@ -342,7 +247,7 @@ def _too_large(size: int, limit_gb: float, root: Path) -> str | None:
     return None
 
 
-def _digest(prepared: Prepared, split: str, model: Any, found: _Found, precision: str, runtime: Runtime) -> str:
+def _digest(prepared: Prepared, split: str, model: Any, found: Found, precision: str, runtime: Runtime) -> str:
     """Names the states of a split by everything that they depend on."""
     import transformers
 
@@ -360,24 +265,3 @@ def _digest(prepared: Prepared, split: str, model: Any, found: _Found, precision
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:32]
-
-
-def _moved(batch: Mapping[str, Any], runtime: Runtime) -> dict[str, Any]:
-    return {name: v.to(runtime.device) if torch.is_tensor(v) else v for name, v in batch.items()}
-
-
-def _autocast(precision: str, runtime: Runtime) -> Any:
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-    return torch.autocast(runtime.device.type, dtype=dtype, enabled=dtype is not None)
-
-
-@contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    """Evaluation mode; each module is in its own mode again afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -13,7 +13,7 @@ from nlp_finetune import prefix_cache
 from nlp_finetune.engines import hf_trainer, loop
 from nlp_finetune.errors import InputError
 from nlp_finetune.learning.flow import Flow
-from nlp_finetune.learning.shortcut import WithStates
+from nlp_finetune.learning.shortcut import Form, WithStates
 from nlp_finetune.preparation import Prepared, prepare
 from nlp_finetune.recipe import load
 from nlp_finetune.runs.folder import RunFolder
@@ -193,8 +193,8 @@ def test_a_second_run_reads_what_the_first_has_computed_and_other_weights_do_not
 def test_what_the_states_depend_on_is_in_their_name(change: str, bert: Prepared) -> None:
     model = building._model(bert, RunFolder("unused"))
     prefix = prefix_cache.find(model)[-1]
-    form = prefix_cache.Form(True, torch.float32)
-    found = prefix_cache._Found(prefix, None, form, 64, 1.0)
+    form = Form(True, torch.float32)
+    found = prefix_cache.Found(prefix, None, form, 64, 1.0)
     before = prefix_cache._digest(bert, "train", model, found, "fp32", HERE)
     assert before == prefix_cache._digest(bert, "train", model, found, "fp32", HERE)
     if change == "data":
@@ -207,7 +207,7 @@ def test_what_the_states_depend_on_is_in_their_name(change: str, bert: Prepared)
 
 def test_a_frozen_weight_that_changes_changes_the_name(bert: Prepared) -> None:
     model = building._model(bert, RunFolder("unused"))
-    found = prefix_cache._Found(prefix_cache.find(model)[-1], None, prefix_cache.Form(True, torch.float32), 64, 1.0)
+    found = prefix_cache.Found(prefix_cache.find(model)[-1], None, Form(True, torch.float32), 64, 1.0)
     before = prefix_cache._digest(bert, "train", model, found, "fp32", HERE)
     with torch.no_grad():
         model.classifier.weight.add_(1.0)  # trains: no part of the prefix

@@ -127,7 +127,7 @@ class Shortcut:
         return transform if self.unseen is None else self.unseen
 
     def objective(self, objective: Objective) -> Objective:
-        """The same objective of a model that starts from the states of a batch, which it takes out, if there are some."""
+        """The same objective of a model that starts from the states of a batch, taken out of it, if it has some."""
 
         def from_states(model: Any, batch: Any, num_items: Any) -> tuple[Tensor, Any]:
             states = batch.pop(STATES, None)

@@ -86,9 +86,8 @@ def reach(prefix: Prefix, run: Callable[[], Any]) -> Any:
         reached.append(output)
         raise _Reached
 
-    with prefix.last.register_forward_hook(take):
-        with suppress(_Reached):
-            run()
+    with prefix.last.register_forward_hook(take), suppress(_Reached):
+        run()
     if not reached:
         raise LookupError(f"{prefix.name} is not run")
     return reached[0]
