@@ -26,7 +26,7 @@ from nlp_finetune.learning.precision import choose_precision
 from nlp_finetune.learning.regularizers import PullToStart, add_noise
 from nlp_finetune.learning.schedules import make_scheduler
 from nlp_finetune.learning.shortcut import Shortcut
-from nlp_finetune.models import adapters, freezing, rates, renewing, sharding
+from nlp_finetune.models import adapters, freezing, own_head, rates, renewing, sharding
 from nlp_finetune.models.compact import DecayOfTheRest
 from nlp_finetune.models.loading import load_model
 from nlp_finetune.preparation import Prepared
@@ -80,11 +80,10 @@ def build(
         train.micro_batch_size, model, lengths, batch_size=prepared.batch_size, runtime=runtime, precision=precision,
         collate=collate, rows=rows, objective=training, inputs=task.probe_inputs(processor), say=say,
     )  # fmt: skip
-    if task.couples_rows is not None:
+    coupled = choices.coupling(recipe, task)
+    if coupled is not None:
         pieces = micro_batches * runtime.processes
-        check_coupling(
-            task.couples_rows, needed=task.fewest_rows, batch_size=prepared.batch_size, pieces=pieces, say=say
-        )
+        check_coupling(coupled[0], needed=coupled[1], batch_size=prepared.batch_size, pieces=pieces, say=say)
     if runtime.strategy == "fsdp":
         sharding.shard(model, device=runtime.device, processes=runtime.processes, reshard=runtime.reshard, say=say)
     elif runtime.processes > 1:
@@ -168,17 +167,20 @@ def rate_factors(model: Any, optim: Optim) -> dict[int, float]:
 def _model(prepared: Prepared, folder: RunFolder) -> PreTrainedModel:
     """The checkpoint with its head and, where the recipe asks for one, an adapter."""
     recipe, task = prepared.recipe, prepared.task
-    model = load_model(
-        prepared.checkpoint,
-        auto_class=task.auto_class,
-        config=prepared.config,
-        tokenizer=None if task.images else prepared.processor,
-        head_init=recipe.model.head_init,
-        dropout=recipe.model.dropout,
-        activation=recipe.model.activation,
-        seed=recipe.train.seed,
-        say=say,
-    )
+    given: dict[str, Any] = {
+        "config": prepared.config,
+        "tokenizer": None if task.images else prepared.processor,
+        "head_init": recipe.model.head_init,
+        "dropout": recipe.model.dropout,
+        "activation": recipe.model.activation,
+        "seed": recipe.train.seed,
+        "say": say,
+    }
+    head = choices.own_head(recipe.head)
+    if head is not None:
+        model = own_head.load(prepared.checkpoint, head, **given)
+    else:
+        model = load_model(prepared.checkpoint, auto_class=task.auto_class, **given)
     task.complete_model(model, say)
     choose_what_trains(model, recipe)
     if recipe.lora is not None:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nlp_finetune import choices
 from nlp_finetune.data import checks, lengths
 from nlp_finetune.data.duplicates import SplitTexts
 from nlp_finetune.data.examples import of_classes
 from nlp_finetune.errors import InputError
 from nlp_finetune.learning.schedules import ScheduleFactor
-from nlp_finetune.models import summary
+from nlp_finetune.models import own_head, summary
 from nlp_finetune.models.settings import is_foreign
 from nlp_finetune.runtime import Runtime, say
 
@@ -315,9 +316,13 @@ def plan_report(prepared: Prepared, runtime: Runtime) -> PlanReport:
     recipe = prepared.recipe
     optim, train = recipe.optim, recipe.train
     with torch.device("meta"):
-        model = getattr(transformers, prepared.task.auto_class).from_config(
-            prepared.config, trust_remote_code=is_foreign(prepared.config)
-        )
+        head = choices.own_head(recipe.head)
+        if head is not None:
+            model = own_head.bare(prepared.config, head)
+        else:
+            model = getattr(transformers, prepared.task.auto_class).from_config(
+                prepared.config, trust_remote_code=is_foreign(prepared.config)
+            )
     adapter = [*_freeze_fact(prepared, model), *_adapter_fact(prepared, model)]
     steps, rows = prepared.steps, len(prepared.encoded["train"])
     factor = ScheduleFactor(optim.schedule, warmup=optim.warmup, steps=steps, power=optim.power, decay=optim.decay)
@@ -345,8 +350,9 @@ def plan_report(prepared: Prepared, runtime: Runtime) -> PlanReport:
         ("engine", f"{train.engine} on {runtime.processes} process(es), {runtime.threads} threads each"),
         *adapter,
     ]
-    if prepared.task.couples_rows is not None:
-        why = f"{prepared.task.couples_rows}: results depend on the micro batch and on the number of processes"
+    coupled = choices.coupling(recipe, prepared.task)
+    if coupled is not None:
+        why = f"{coupled[0]}: results depend on the micro batch and on the number of processes"
         facts.append(("coupled rows", why))
     return PlanReport(
         facts=facts,

@@ -13,8 +13,9 @@ from nlp_finetune.learning.losses import WEIGHTED, Loss, build_loss
 from nlp_finetune.learning.optimizers import ELEMENTWISE, check_available
 from nlp_finetune.learning.precision import choose_precision
 from nlp_finetune.learning.regularizers import Objective, adversarial, binary_divergence, class_divergence, r_drop
+from nlp_finetune.models.own_head import OwnHead
+from nlp_finetune.recipe import Head, Recipe, Regularize
 from nlp_finetune.recipe import Loss as LossSection
-from nlp_finetune.recipe import Recipe, Regularize
 from nlp_finetune.runtime import Runtime
 from nlp_finetune.tasks import base
 
@@ -33,6 +34,10 @@ def check(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -> None:
         raise InputError(
             f"train.metric {recipe.train.metric}: not among this task's metrics ({', '.join(metrics)})"
             + (f"; did you mean {near[0]}?" if near else ".")
+        )
+    if recipe.head is not None and recipe.lora is not None:
+        raise InputError(
+            "head: not together with lora: peft finds a base by its family's own class. Leave one of them out."
         )
     if recipe.lora is not None and recipe.freeze.is_set:
         raise InputError(
@@ -71,6 +76,8 @@ def _check_strategy(recipe: Recipe, runtime: Runtime) -> None:
         raise InputError("lora does not run under FSDP: use accelerate_configs/ddp.yaml; adapters need little memory.")
     if recipe.train.precision == "fp16":
         raise InputError("train.precision fp16 does not run under FSDP: use bf16 or fp32.")
+    if recipe.head is not None:
+        raise InputError("head does not run under FSDP: use accelerate_configs/ddp.yaml, or leave head null.")
     if recipe.average.name is not None:
         raise InputError(
             f"average.name {recipe.average.name} does not run under FSDP: it needs whole weights on each process. "
@@ -122,6 +129,20 @@ def regularized(chosen: Regularize, objective: Objective, loss: str) -> Objectiv
     if chosen.adversarial:
         return adversarial(objective, size=chosen.adversarial)
     return objective
+
+
+def own_head(section: Head | None) -> OwnHead | None:
+    """The head that the recipe asks for in place of the family's."""
+    return None if section is None else OwnHead(**section.model_dump())
+
+
+def coupling(recipe: Recipe, task: base.BaseTask) -> tuple[str, int] | None:
+    """Why the rows of a micro batch are coupled and how many it needs at least; None where they are not."""
+    if task.couples_rows is not None:
+        return task.couples_rows, task.fewest_rows
+    if recipe.head is not None and recipe.head.norm == "batch":
+        return "BatchNorm normalises over the rows of a micro batch", 2
+    return None
 
 
 def class_names(task: base.BaseTask) -> list[str]:

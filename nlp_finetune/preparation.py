@@ -15,6 +15,7 @@ from nlp_finetune.data import groups, sources, splits
 from nlp_finetune.data.batching import planned_steps
 from nlp_finetune.errors import InputError
 from nlp_finetune.models import checkpoint as checkpoints
+from nlp_finetune.models import own_head
 from nlp_finetune.models.loading import check_family, load_config
 from nlp_finetune.recipe import Recipe
 from nlp_finetune.runs import card
@@ -81,6 +82,9 @@ def prepare(recipe: Recipe, runtime: Runtime, *, tell: Callable[[str], None] = s
     plain = load_config(checkpoint, overrides={}, edits=recipe.model.config)
     check_family(plain, auto_class=task.auto_class)
     task.check_config(plain)
+    head = choices.own_head(recipe.head)
+    if head is not None:
+        own_head.check(plain, head, auto_class=task.auto_class, task=recipe.task.name)
     with runtime.main_first():
         loaded = _load_data(recipe, task)
     for note in loaded.notes:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-_DRAWN_BY = {
+DRAWN_BY = {
     "default": "the model's own initialisation",
     "xavier": "xavier_uniform",
     "he": "kaiming_normal",
@@ -37,8 +37,8 @@ def draw(model: PreTrainedModel, names: Collection[str], *, head_init: str, seed
     """
     import torch
 
-    if head_init not in _DRAWN_BY:
-        raise InputError(f"model.head_init {head_init}: use one of {', '.join(_DRAWN_BY)}.")
+    if head_init not in DRAWN_BY:
+        raise InputError(f"model.head_init {head_init}: use one of {', '.join(DRAWN_BY)}.")
     chosen = [(name, p) for name, p in model.named_parameters() if name in names]
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(seed)
@@ -123,7 +123,7 @@ def describe(loaded: Loaded, new: Collection[str], *, head_init: str, kept_value
     chain = [modules[linear[0]].in_features, *(modules[layer].out_features for layer in linear)] if linear else []
     count = sum(sizes[name] for name in head) - kept_values
     what = f"new head {'->'.join(map(str, chain))} ({', '.join(linear or head)})".replace("  ", " ")
-    return f"{what}, {_DRAWN_BY[head_init]}, {count:,} parameters; {loaded_line}"
+    return f"{what}, {DRAWN_BY[head_init]}, {count:,} parameters; {loaded_line}"
 
 
 def shorten(names: Sequence[str], most: int = 5) -> str:

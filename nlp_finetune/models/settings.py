@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SCRATCH_VOCABULARY = 8000
 """Most tokens of a vocabulary fitted on the training texts, unless `model.config.vocab_size` says more."""
+OWN_HEAD = "encoder_with_head"
+"""Model type of an encoder with a head of one's own (`models/encoder_with_head.py`)."""
 _DECIDED_BY_DATA = {"num_labels", "id2label", "label2id", "problem_type"}
 _DECIDED_ELSEWHERE = {"dtype": "train.precision", "torch_dtype": "train.precision"}
 _ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function", "activation", "ff_activation")
@@ -61,6 +63,10 @@ def make_config(
         from nlp_finetune.models import resnet_small_stem
 
         resnet_small_stem.register()
+    elif values["model_type"] == OWN_HEAD:
+        from nlp_finetune.models import encoder_with_head
+
+        encoder_with_head.register()
     if values["model_type"] not in CONFIG_MAPPING:
         if "AutoConfig" in raw.get("auto_map", {}):
             return _foreign(raw, edits, given=given, code=code)

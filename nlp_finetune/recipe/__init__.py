@@ -8,6 +8,7 @@ from nlp_finetune.recipe.augmentation import Augment
 from nlp_finetune.recipe.averaging import Average
 from nlp_finetune.recipe.finding import FILE_ENDINGS, find, names_a_file, shipped
 from nlp_finetune.recipe.freezing import Freeze
+from nlp_finetune.recipe.head import Head
 from nlp_finetune.recipe.learning import Loss, Optim
 from nlp_finetune.recipe.loading import Loaded, load
 from nlp_finetune.recipe.reference import json_schema, reference_markdown
@@ -21,6 +22,7 @@ __all__ = [
     "Average",
     "Data",
     "Freeze",
+    "Head",
     "Hub",
     "Loaded",
     "Lora",

@@ -15,6 +15,7 @@ from nlp_finetune.recipe.averaging import Average
 from nlp_finetune.recipe.durations import Duration
 from nlp_finetune.recipe.finding import names_a_file
 from nlp_finetune.recipe.freezing import Freeze
+from nlp_finetune.recipe.head import Head
 from nlp_finetune.recipe.learning import Loss, Optim
 from nlp_finetune.recipe.regularization import Regularize
 from nlp_finetune.recipe.section import (
@@ -253,6 +254,9 @@ class Recipe(Section):
     augment: Augment = Field(
         default=Augment(), description="How training rows are changed at random; each way is off at 0."
     )
+    head: Head | None = Field(
+        default=None, description="A head of one's own in place of the family's, for text classification."
+    )
     lora: Lora | None = Field(default=None, description="Adapters that are trained in place of all weights.")
     freeze: Freeze = Field(default_factory=Freeze, description="What stays as the checkpoint has it.")
     loss: Loss = Field(default=Loss(), description="What training minimises.")
@@ -276,6 +280,7 @@ SECTIONS: dict[str, type[Section]] = {
     "model": Model,
     "data": Data,
     "augment": Augment,
+    "head": Head,
     "lora": Lora,
     "freeze": Freeze,
     "loss": Loss,
@@ -286,5 +291,5 @@ SECTIONS: dict[str, type[Section]] = {
     "hub": Hub,
 }
 """The sections whose keys are the same for every task; `task` is validated by the task's own class."""
-OPTIONAL = frozenset({"lora"})
+OPTIONAL = frozenset({"head", "lora"})
 """Sections that a recipe may lack: null there is not the same as all defaults."""

@@ -30,7 +30,7 @@ ADAPTED = f"{adapters.BASE_CONFIG}/config.json"
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 OF_THE_MODEL = (
     *WEIGHTS, TASK_FILE, ADAPTER, ADAPTED, "from_pretrained.json", "config.json", "generation_config.json",
-    "preprocessor_config.json", "processor_config.json", "resnet_small_stem.py",
+    "preprocessor_config.json", "processor_config.json", "resnet_small_stem.py", "encoder_with_head.py",
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.txt", "vocab.json", "merges.txt", "*.model", "*.spm", "*.tiktoken", "tekken.json",
     "chat_template.jinja",

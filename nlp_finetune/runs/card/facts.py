@@ -55,6 +55,11 @@ class Facts:
         return self.recipe.get(name) or {}
 
     @property
+    def brings_code(self) -> bool:
+        """Whether loading the model runs code that lies beside it."""
+        return bool(self.section("model").get("trust_remote_code") or self.config.get("auto_map"))
+
+    @property
     def is_timm(self) -> bool:
         """Whether the model is in timm's format."""
         return "pretrained_cfg" in self.config

@@ -34,7 +34,7 @@ def metadata(facts: Facts, *, name: str, own: dict[str, Any]) -> str:
         "license": _single(base.get("licence")),
         "library_name": _library(facts),
         "pipeline_tag": facts.pipeline,
-        "tags": ["nlp-finetune", *(["custom_code"] if facts.section("model").get("trust_remote_code") else [])],
+        "tags": ["nlp-finetune", *(["custom_code"] if facts.brings_code else [])],
         "metrics": sorted({result.metric_type for result in results}) or None,
         "model_name": plain(name),
         "eval_results": results or None,

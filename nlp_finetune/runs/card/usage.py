@@ -32,7 +32,7 @@ def snippet(facts: Facts, address: str, *, examples: Sequence[str] = ()) -> str:
 def _pipeline(facts: Facts, address: str, call: str, *, options: str = "") -> str:
     """A transformers pipeline of the model, and one call of it."""
     name, where = facts.pipeline, python_text(address)
-    if facts.section("model").get("trust_remote_code"):
+    if facts.brings_code:
         options += ", trust_remote_code=True"
     if not facts.is_adapter:
         return (
