@@ -19,6 +19,7 @@ from nlp_finetune.callbacks import make_callbacks, make_thawing
 from nlp_finetune.data.batching import BatchPlan
 from nlp_finetune.job import Job
 from nlp_finetune.learning.averaging import WeightAverage, ema_share, swa_share
+from nlp_finetune.learning.clipping import ClipByValue
 from nlp_finetune.learning.flow import Flow
 from nlp_finetune.learning.micro_batch import check_coupling, choose_micro_batches, freeze_unused
 from nlp_finetune.learning.optimizers import make_optimizer
@@ -94,8 +95,9 @@ def build(
     )  # fmt: skip
     average = _average(recipe.average, model, plan)
     callbacks = make_callbacks(
-        train, optim, plan, model=model, metric=prepared.metric, folder=folder, runtime=runtime, stop=stop,
-        about=about, average=average, keep_best=recipe.average.keep if recipe.average.name == "soup" else 1,
+        train, optim, plan, model=model, precision=precision, metric=prepared.metric, folder=folder, runtime=runtime,
+        stop=stop, about=about, average=average,
+        keep_best=recipe.average.keep if recipe.average.name == "soup" else 1,
     )  # fmt: skip
     cache = prefix_cache.make(
         prepared, model, rows, objective=objective, training=training, precision=precision, runtime=runtime,
@@ -131,11 +133,12 @@ def build(
         ),
         callbacks=[
             *([] if thawing is None else [thawing]),
+            *([] if optim.clip_by_value is None else [ClipByValue(optim.clip_by_value)]),
             *_pull(recipe.regularize.l2_sp, model),
             *([] if compacted is None else [DecayOfTheRest(compacted)]),
             *callbacks.listed,
         ],
-        on_gradients=callbacks.health.on_gradients,
+        on_gradients=callbacks.on_gradients,
         processor=processor,
     )  # fmt: skip
     return Built(job, callbacks.stopwatch, callbacks.flow, callbacks.stateful, precision, average, cache)

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 from nlp_finetune.data.batching import BatchPlan
 from nlp_finetune.learning.averaging import WeightAverage
-from nlp_finetune.learning.clipping import ClipByValue
-from nlp_finetune.learning.flow import FiniteLoss, Flow, RankSeed, Requests
+from nlp_finetune.learning.divergence import FiniteWatch, Rollbacks
+from nlp_finetune.learning.flow import Flow, RankSeed, Requests
 from nlp_finetune.learning.health import Doctor, Health
 from nlp_finetune.learning.patience import EarlyStopping, ReduceOnPlateau
 from nlp_finetune.learning.thawing import Thawing, thaw_steps
@@ -54,9 +54,15 @@ class Callbacks:
 
     flow: Flow
     stopwatch: Stopwatch
+    watch: FiniteWatch
     health: Health
     stateful: list[Any]
     listed: list[Any]
+
+    def on_gradients(self, norm: Any) -> None:
+        """What the engines call between clipping and the optimizer."""
+        self.watch.on_gradients(norm)
+        self.health.on_gradients(norm)
 
 
 def make_health(model: Any, flow: Flow, runtime: Runtime) -> Health:
@@ -75,6 +81,7 @@ def make_callbacks(
     plan: BatchPlan,
     *,
     model: Any,
+    precision: str,
     metric: str,
     folder: RunFolder,
     runtime: Runtime,
@@ -107,12 +114,11 @@ def make_callbacks(
         keep=keep_best,
     )
     averages = [] if average is None else [average]
-    stateful: list[Any] = [stopwatch, *averages, *([best] if keep_best > 1 else [])]
+    stateful: list[Any] = [stopwatch, Rollbacks(), *averages, *([best] if keep_best > 1 else [])]
     seed = RankSeed(train.seed, rank=runtime.rank)
+    watch = FiniteWatch(agree=lambda flag: runtime.any(flag)[0], scaled=precision == "fp16")
     health = make_health(model, flow, runtime)
-    callbacks: list[Any] = [flow, seed, stopwatch, requests, FiniteLoss(), health]
-    if optim.clip_by_value is not None:
-        callbacks.append(ClipByValue(optim.clip_by_value))
+    callbacks: list[Any] = [flow, seed, stopwatch, requests, watch, health]
     callbacks += [*averages, best]
     if optim.schedule == "plateau":
         plateau = ReduceOnPlateau(patience=optim.plateau_patience, factor=optim.plateau_factor, say=say)
@@ -134,8 +140,9 @@ def make_callbacks(
             keep=train.save_total,
             runtime=runtime,
             watch=stopwatch,
+            at_start=train.on_divergence == "rollback",
             about=about,
             average=average,
         )
     )
-    return Callbacks(flow, stopwatch, health, stateful, callbacks)
+    return Callbacks(flow, stopwatch, watch, health, stateful, callbacks)

@@ -114,8 +114,10 @@ class Start:
     best_step: int = 0
 
 
-def find_start(built: Built, folder: RunFolder, recipe: Recipe, about: Identity, runtime: Runtime) -> Start:
+def find_start(built: Built, folder: RunFolder, about: Identity, runtime: Runtime, *, afresh: bool = False) -> Start:
     """Find the newest checkpoint that can be trusted and bring the callbacks back to its state.
+
+    With `afresh` all of them are deleted.
 
     Raises `Interrupted` where the run is asked to stop during an evaluation that was still to be done.
     """
@@ -123,7 +125,7 @@ def find_start(built: Built, folder: RunFolder, recipe: Recipe, about: Identity,
 
     def look() -> Path | None:
         with disk_faults("what an earlier start has left", root):
-            if recipe.train.resume == "never":
+            if afresh:
                 checkpoints.delete_all(root)
                 return None
             checkpoints.tidy(root)
@@ -134,7 +136,8 @@ def find_start(built: Built, folder: RunFolder, recipe: Recipe, about: Identity,
         return Start()
     saved, state = checkpoints.load_callbacks(newest), checkpoints.load_trainer_state(newest)
     for callback in built.stateful:
-        callback.load_state_dict(saved[type(callback).__name__])
+        if type(callback).__name__ in saved:
+            callback.load_state_dict(saved[type(callback).__name__])
     if built.average is not None:
         built.average.load(checkpoints.load_average(newest))
     built.flow.step = state.global_step

@@ -6,8 +6,8 @@ import shlex
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from nlp_finetune.build import Built, build
 from nlp_finetune.callbacks import lower_is_better
 from nlp_finetune.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, NlpFinetuneError, StoppedError
 from nlp_finetune.finishing import finish
+from nlp_finetune.fitting import Attempt, fit
 from nlp_finetune.job import Result
 from nlp_finetune.models import adapters
 from nlp_finetune.network import lost_contact
@@ -27,7 +28,6 @@ from nlp_finetune.runs import card, sources
 from nlp_finetune.runs.destination import Destination
 from nlp_finetune.runs.folder import RunFolder, disk_faults, read_json, write_json, write_text
 from nlp_finetune.runs.publishing import preflight, publish
-from nlp_finetune.runs.recording import Progress
 from nlp_finetune.runtime import Runtime, say
 from nlp_finetune.stopping import Interrupted, StopRequest, command_with, stop_request
 from nlp_finetune.versions import code, environment
@@ -76,21 +76,20 @@ def _train(given: Recipe, stop: StopRequest, *, strict: bool, timeout_s: float |
         folder = runtime.on_main(lambda: folder or default_folder(recipe))
         folder.refuse_unwritable()
         identity = resuming.identity(given, prepared)
-        built = build(prepared, folder, runtime, stop, about={**identity, "code": code()})
-        if runtime.is_main:
-            _add_live_report(prepared, built, folder)
+        make = partial(_make, prepared, folder, runtime, stop, about={**identity, "code": code()})
+        attempt = Attempt(make())
         if not folder.checkpoints.is_dir():
-            folder.refuse_full(least_bytes=_least_bytes(built, recipe))
+            folder.refuse_full(least_bytes=_least_bytes(attempt.built, recipe))
         runtime.on_main(folder.create)
-    with stop.held(), _status(folder, runtime, built):
+    with stop.held(), _status(folder, runtime, attempt):
         try:
-            runtime.on_main(lambda: _record_start(folder, given, prepared, built, report, runtime))
-            best_step = _fit(built, folder, prepared, identity, runtime)
-            if built.flow.interrupted:
+            runtime.on_main(lambda: _record_start(folder, given, prepared, attempt.built, report, runtime))
+            best_step = fit(attempt, folder, prepared, identity, runtime, build_again=make)
+            if attempt.built.flow.interrupted:
                 raise Interrupted
-            metrics = finish(prepared, built, folder, best_step, report, runtime, stop)
+            metrics = finish(prepared, attempt.built, folder, best_step, report, runtime, stop)
         except Interrupted:
-            raise StoppedError(_stopped_message(folder, built.flow.step, stop.reason)) from None
+            raise StoppedError(_stopped_message(folder, attempt.step, stop.reason)) from None
     if destination is not None and runtime.is_main:
         stop.release()  # the run is finished; a push can be done again
         again = f"{processes.program()} push {shlex.quote(str(folder))} {shlex.join(destination.options())}"
@@ -129,12 +128,12 @@ def _status_if_stopped(folder: RunFolder | None, stop: StopRequest) -> Iterator[
 
 
 @contextmanager
-def _status(folder: RunFolder, runtime: Runtime, built: Built) -> Iterator[None]:
+def _status(folder: RunFolder, runtime: Runtime, attempt: Attempt) -> Iterator[None]:
     """Write into status.json how the block ended, also where it failed."""
 
     def write(state: str, code: int | None, reason: str) -> None:
         if runtime.is_main:
-            folder.set_status(state, exit_code=code, reason=reason, step=built.flow.step)
+            folder.set_status(state, exit_code=code, reason=reason, step=attempt.step)
 
     def ended(state: str, code: int, reason: str) -> None:
         with suppress(OSError):  # on a full disk the message that follows is what counts
@@ -156,15 +155,26 @@ def _status(folder: RunFolder, runtime: Runtime, built: Built) -> Iterator[None]
     except BaseException as error:
         lost = lost_contact(error) if runtime.processes > 1 else None
         if lost is not None:
-            message = _lost_message(folder, built.flow.step, lost, runtime)
+            message = _lost_message(folder, attempt.step, lost, runtime)
             # Whoever is left writes it: the main process may be the one that is gone.
-            folder.set_status("failed", exit_code=EXIT_FAILED, reason=message, step=built.flow.step)
+            folder.set_status("failed", exit_code=EXIT_FAILED, reason=message, step=attempt.step)
             raise NlpFinetuneError(message) from error
         ended("failed", EXIT_FAILED, f"{type(error).__name__}: {error}")
         raise
     finally:
         if runtime.is_main:
             live.write_final(folder, say)
+
+
+def _make(
+    prepared: Prepared, folder: RunFolder, runtime: Runtime, stop: StopRequest, *, about: dict[str, Any]
+) -> Built:
+    """The job of a run and what listens to it, the same each time that it is made."""
+    processes.set_seed(prepared.recipe.train.seed)
+    built = build(prepared, folder, runtime, stop, about=about)
+    if runtime.is_main:
+        _add_live_report(prepared, built, folder)
+    return built
 
 
 def _add_live_report(prepared: Prepared, built: Built, folder: RunFolder) -> None:
@@ -225,29 +235,6 @@ def _least_bytes(built: Built, recipe: Recipe) -> int:
 
 def _parallel(runtime: Runtime) -> dict[str, Any]:
     return {"processes": runtime.processes, "strategy": runtime.strategy, "backend": runtime.backend}
-
-
-def _fit(built: Built, folder: RunFolder, prepared: Prepared, identity: resuming.Identity, runtime: Runtime) -> int:
-    """Train, from the newest checkpoint where there is one; give the best step (0: stopped before any evaluation)."""
-    start = resuming.find_start(built, folder, prepared.recipe, identity, runtime)
-    if start.training_ended:
-        return start.best_step
-    job = replace(built.job, resume_from=None if start.checkpoint is None else str(start.checkpoint))
-    try:
-        state = _engine(prepared.recipe.train.engine)(job).state
-    finally:
-        for callback in job.callbacks:
-            if isinstance(callback, Progress):
-                callback.close()  # what is printed next begins on a line of its own
-    return state.best_global_step or 0
-
-
-def _engine(name: str) -> Any:
-    if name == "trainer":
-        from nlp_finetune.engines.hf_trainer import fit
-    else:
-        from nlp_finetune.engines.loop import fit
-    return fit
 
 
 def _lost_message(folder: RunFolder, step: int, lost: str, runtime: Runtime) -> str:

@@ -92,16 +92,23 @@ def start(
     return Started(arguments, cwd=cwd, environment=environment or {}, before=before)
 
 
-def start_all(count: int, *arguments: object, cwd: Path) -> list[Started]:
+def start_all(
+    count: int,
+    *arguments: object,
+    cwd: Path,
+    environment: Mapping[str, str] | None = None,
+    before: Callable[[], None] | None = None,
+) -> list[Started]:
     """Start the connected processes of one run, as a launcher does."""
     if count == 1:
-        return [start(*arguments, cwd=cwd)]
+        return [start(*arguments, cwd=cwd, environment=environment, before=before)]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
     size = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
     ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
-    return [start(*arguments, cwd=cwd, environment={**address, **size, **rank}) for rank in ranks]
+    given = {**(environment or {}), **address, **size}
+    return [start(*arguments, cwd=cwd, environment={**given, **rank}, before=before) for rank in ranks]
 
 
 def _child(

@@ -9,7 +9,7 @@ import pytest
 
 LAYERS = (
     ("cli", "__main__"),
-    ("check", "train", "finishing", "souping", "resuming", "search", "repeat"),
+    ("check", "train", "finishing", "souping", "resuming", "recovery", "fitting", "search", "repeat"),
     ("reports", "deploy", "cluster"),
     (
         "build",

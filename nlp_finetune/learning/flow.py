@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +11,6 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from nlp_finetune.data.batching import BatchPlan
-from nlp_finetune.errors import NlpFinetuneError
 
 Every = int | str
 """A number of optimizer steps, `epoch`, or `end`: only after the last step."""
@@ -113,23 +111,3 @@ class Requests(TrainerCallback):  # type: ignore[misc]
         if self.flow.save_due:
             self._saved_at = time.monotonic()
         return control
-
-
-class FiniteLoss(TrainerCallback):  # type: ignore[misc]
-    """Stops the run where the training loss or the gradient is no longer a finite number."""
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **_: Any,
-    ) -> None:
-        for name in ("loss", "grad_norm"):
-            value = (logs or {}).get(name)
-            if value is not None and not math.isfinite(value):
-                raise NlpFinetuneError(
-                    f"{name} is {value} at step {state.global_step}: training has diverged. "
-                    "Lower optim.learning_rate, set optim.max_grad_norm=1.0, or use train.precision=fp32."
-                )

@@ -13,9 +13,9 @@ from nlp_finetune.recipe.schema import Recipe
 _NOT_COMPARED = {"output_dir", "demo", "description"}
 _FREE = (
     "train.engine", "train.resume", "train.max_time", "train.save_every", "train.save_total", "hub.repo_id",
-    "hub.private",
+    "hub.private", "train.on_divergence", "train.max_rollbacks",
 )  # fmt: skip
-"""Keys that a run may go on with changed: the weights come out the same."""
+"""Keys that a run may go on with changed: the weights come out the same, or would not come out at all."""
 _ABSENT = object()
 
 

@@ -185,6 +185,12 @@ class Train(Section):
         default=None,
         description="Stop after so many evaluations in a row without a new best; null never stops early.",
     )
+    on_divergence: Literal["stop", "rollback"] = Field(
+        default="stop",
+        description="Where loss or gradient are no finite numbers: stop, or go back to the last checkpoint with the "
+        "learning rate halved.",
+    )
+    max_rollbacks: Count = Field(default=3, description="Most times that a run is rolled back; for `rollback`.")
     resume: Literal["auto", "never"] = Field(
         default="auto", description="Whether an unfinished run in the same output folder is gone on with."
     )
@@ -211,6 +217,8 @@ class Train(Section):
             return [("seeds", "a seed stands there twice")]
         if self.micro_batch_size != "auto" and self.micro_batch_size > self.batch_size:
             return [("micro_batch_size", f"larger than train.batch_size, which is {self.batch_size}")]
+        if self.on_divergence == "stop" and self.max_rollbacks != type(self).model_fields["max_rollbacks"].default:
+            return [("max_rollbacks", "nothing is rolled back: it needs train.on_divergence: rollback")]
         if len(set(self.report_to)) < len(self.report_to):
             return [("report_to", "names a tracker twice")]
         return []

@@ -126,15 +126,25 @@ def publish(root: Path, step: int, *, keep: int, about: Mapping[str, Any] | None
     return final
 
 
-def amend(folder: Path, *, state: TrainerState, scheduler: Any, callbacks: Mapping[str, Any]) -> None:
-    """Replace the small files of a checkpoint, as a whole or not at all; the large ones are not copied."""
+def amend(
+    folder: Path,
+    *,
+    state: TrainerState,
+    scheduler: Any,
+    callbacks: Mapping[str, Any],
+    optimizer: Mapping[str, Any] | None = None,
+) -> None:
+    """Replace the small files of a checkpoint, and the optimizer's where given, as a whole or not at all.
+
+    The other large files are not copied.
+    """
     manifest = sealing.contents(folder)
-    changed = {"trainer_state.json", "scheduler.pt", CALLBACKS}
+    changed = {"trainer_state.json", "scheduler.pt", CALLBACKS} | ({"optimizer.pt"} if optimizer else set())
     step = state.global_step
     partial = partial_folder(folder.parent, step)
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(folder, partial, copy_function=_link, ignore=shutil.ignore_patterns(sealing.MANIFEST, *changed))
-    save_state(partial, state=state, optimizer=None, scheduler=scheduler, scaler=None, callbacks=callbacks)
+    save_state(partial, state=state, optimizer=optimizer, scheduler=scheduler, scaler=None, callbacks=callbacks)
     known = {name: entry for name, entry in manifest["files"].items() if name not in changed}
     sealing.seal(partial, about=manifest["about"], known=known)
     swap_in(partial, folder)

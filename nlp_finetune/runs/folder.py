@@ -10,6 +10,7 @@ sources.json      base and data: commits, hashes, licences, as far as they are k
 README.md         the model card                   card.md           the user's own text in it (`hub.card`)
 progress.json     how training goes, what trained  report.html       all of this as one page
 status.json       state, exit code, reason, step   checkpoints/      `checkpoints.py`
+divergence.jsonl  steps that gave no finite numbers, with their rows
 adapter/          with adapters: what was trained  base/             what they change, if made from scratch
 """
 
@@ -51,6 +52,7 @@ class RunFolder:
         self.report = self.path / "report.html"
         self.predictions = self.path / "predictions"
         self.history = self.path / "history.jsonl"
+        self.divergence = self.path / "divergence.jsonl"
         self.status = self.path / "status.json"
         self.checkpoints = self.path / "checkpoints"
 

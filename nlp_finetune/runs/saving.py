@@ -115,7 +115,8 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
     """Writes a checkpoint when one is due: after the evaluation of the same step, if there is one.
 
     Comes last among the callbacks, so that what it saves is their state after this step. An evaluation that
-    was left because the run is to stop is marked as still to be done.
+    was left because the run is to stop is marked as still to be done. `at_start` saves one before the first step,
+    for what may have to go back there.
     """
 
     def __init__(
@@ -129,6 +130,7 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         watch: Stopwatch,
         about: Mapping[str, Any],
         average: Averaged | None = None,
+        at_start: bool = False,
     ) -> None:
         self.root = root
         self.clock = clock
@@ -138,7 +140,14 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         self.watch = watch
         self.about = about
         self.average = average
+        self.at_start = at_start
         self._saved_step: int | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any
+    ) -> None:
+        if self.at_start and state.global_step == 0:
+            self._save(state, control, parts)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
         if self.clock.save_due and not control.should_evaluate:
