@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -156,11 +157,20 @@ def data_report(prepared: Prepared, *, strict: bool = False, tell: Callable[[str
 
 
 def _baselines(prepared: Prepared) -> dict[str, dict[str, dict[str, float]]]:
-    """Scores of simple rivals by split and name, of those that read rows and those that read model inputs."""
+    """Scores of simple rivals by split and name, of those that read rows and those that read model inputs.
+
+    Scores that are no numbers (a correlation with constant labels, say) are left out: JSON has none.
+    """
     found = prepared.task.baselines(prepared.rows)
     for split, rivals in prepared.task.encoded_baselines(prepared.encoded).items():
         found = {**found, split: {**found.get(split, {}), **rivals}}
-    return found
+    return {
+        split: {
+            name: {metric: value for metric, value in scores.items() if math.isfinite(value)}
+            for name, scores in rivals.items()
+        }
+        for split, rivals in found.items()
+    }
 
 
 def _example(task: BaseTask, rows: Dataset) -> list[str]:
