@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from nlp_finetune import augmenting
 from nlp_finetune.errors import InputError
 from nlp_finetune.learning import class_weights
+from nlp_finetune.learning.contrast import supervised_contrastive
 from nlp_finetune.learning.losses import WEIGHTED, Loss, build_loss
 from nlp_finetune.learning.optimizers import ELEMENTWISE, check_available
 from nlp_finetune.learning.precision import choose_precision
@@ -21,6 +22,10 @@ from nlp_finetune.tasks import base
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+_CLASS_OF_A_ROW = ("AutoModelForSequenceClassification", "AutoModelForImageClassification")
+"""Auto classes of models whose rows may have one class each."""
 
 
 def check(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -> None:
@@ -113,6 +118,11 @@ def _check_regularizers(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -
     if chosen.l2_sp and recipe.lora is not None:
         raise InputError("regularize.l2_sp: with lora the pretrained weights stay as they are; leave it at 0.")
     sharded = runtime.strategy not in ("single", "ddp")
+    if chosen.supervised_contrastive:
+        if task.auto_class not in _CLASS_OF_A_ROW or loss_name(recipe.loss, task) not in ("cross_entropy", "focal"):
+            raise InputError(f"regularize.supervised_contrastive: {task.options.name} has no one class a row here.")
+        if sharded:
+            raise InputError("regularize.supervised_contrastive: not under FSDP; use accelerate_configs/ddp.yaml.")
     if chosen.l2_sp and (sharded or recipe.train.precision == "fp16"):
         raise InputError("regularize.l2_sp: needs whole weights on each process, in fp32 or bf16.")
     if chosen.adversarial and sharded:
@@ -123,6 +133,10 @@ def _check_regularizers(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -
 
 def regularized(chosen: Regularize, objective: Objective, loss: str) -> Objective:
     """The objective of training, with the passes that the recipe adds to it."""
+    if chosen.supervised_contrastive:
+        objective = supervised_contrastive(
+            objective, weight=chosen.supervised_contrastive, temperature=chosen.temperature
+        )
     if chosen.r_drop:
         divergence = binary_divergence if loss == "bce" else class_divergence
         return r_drop(objective, weight=chosen.r_drop, divergence=divergence)
@@ -142,6 +156,8 @@ def coupling(recipe: Recipe, task: base.BaseTask) -> tuple[str, int] | None:
         return task.couples_rows, task.fewest_rows
     if recipe.head is not None and recipe.head.norm == "batch":
         return "BatchNorm normalises over the rows of a micro batch", 2
+    if recipe.regularize.supervised_contrastive:
+        return "regularize.supervised_contrastive compares the rows of a micro batch", 2
     return None
 
 

@@ -20,6 +20,12 @@ from tests.tiny import TINY
         ("regularize.r_drop=1 data.source=demo:similarity task.problem=regression", "has no classes here whose scores"),
         ("train.compact_vocabulary=on optim.name=adafactor", "adafactor looks at the table as a whole"),
         ("train.compact_vocabulary=on lora.rank=4", "word embeddings are not trained"),
+        (
+            "regularize.supervised_contrastive=1 data.source=demo:similarity task.problem=regression",
+            "has no one class a row here",
+        ),
+        ("regularize.temperature=0.1", "needs regularize.supervised_contrastive above 0"),
+        ("regularize.supervised_contrastive=1 train.micro_batch_size=1", "compares the rows of a micro batch"),
         ("regularize.r_drop=1 regularize.adversarial=1", "not together with r_drop"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from nlp_finetune.recipe.section import Conflict, NotNegative, Section
+from nlp_finetune.recipe.section import Conflict, NotNegative, Positive, Section
 
 
 class Regularize(Section):
@@ -23,7 +23,17 @@ class Regularize(Section):
         default=0.0, description="Strength of the pull of the backbone towards its pretrained weights (L2-SP)."
     )
 
+    supervised_contrastive: NotNegative = Field(
+        default=0.0,
+        description="Weight of the contrast between rows of a micro batch: those of one class close, others apart.",
+    )
+    temperature: Positive = Field(
+        default=0.3, description="How sharply close rows are told apart; for supervised_contrastive."
+    )
+
     def conflicts(self) -> list[Conflict]:
         if self.r_drop and self.adversarial:
             return [("adversarial", "not together with r_drop: each runs the model twice a step; choose one")]
+        if self.temperature != 0.3 and not self.supervised_contrastive:
+            return [("temperature", "needs regularize.supervised_contrastive above 0")]
         return []

@@ -92,6 +92,16 @@ def test_engines_agree_with_every_regularizer(regularizer: str) -> None:
     assert trainer["weights"] != run(replace(settings, regularizer=None))["weights"]
 
 
+@pytest.mark.parametrize("adapter", [None, "lora"])
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal"])
+def test_engines_agree_on_the_contrast_of_classes(loss: str, adapter: str | None) -> None:
+    settings = Settings(regularizer="supervised_contrastive", loss=loss, adapter=adapter, dropout=0.1, micro_batches=2)
+    trainer, accelerate = run(settings), run(replace(settings, engine="accelerate"))
+    assert_same_trajectory(trainer, accelerate, tolerance=1e-6)
+    assert trainer["weights"] == accelerate["weights"]
+    assert trainer["weights"] != run(replace(settings, regularizer=None))["weights"]
+
+
 @pytest.mark.parametrize("loss", ["cross_entropy", "bce"])
 @pytest.mark.parametrize("regularizer", ["r_drop", "adversarial", "l2_sp"])
 def test_regularizers_do_not_depend_on_the_cut_into_micro_batches(regularizer: str, loss: str) -> None:

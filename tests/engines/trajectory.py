@@ -31,6 +31,7 @@ from nlp_finetune.engines import hf_trainer, loop
 from nlp_finetune.job import Fitted, Job
 from nlp_finetune.learning.averaging import WeightAverage, ema_share, swa_share
 from nlp_finetune.learning.clipping import ClipByValue
+from nlp_finetune.learning.contrast import supervised_contrastive
 from nlp_finetune.learning.flow import Flow, RankSeed
 from nlp_finetune.learning.health import Health
 from nlp_finetune.learning.losses import build_loss
@@ -289,6 +290,8 @@ def _objective(settings: Settings) -> Any:
         outputs = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
         return loss(outputs.logits, batch["labels"]) / num_items, outputs
 
+    if settings.regularizer == "supervised_contrastive":
+        return supervised_contrastive(objective, weight=1.0, temperature=0.3)
     if settings.regularizer == "r_drop":
         return r_drop(
             objective, weight=1.0, divergence=binary_divergence if settings.loss == "bce" else class_divergence
