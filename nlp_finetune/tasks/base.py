@@ -361,10 +361,11 @@ class BaseTask(ABC):
 
 
 def names() -> list[str]:
-    """Names of all tasks: the files of this folder, this one apart."""
+    """Names of all tasks: the files of this folder, without this one and what tasks share (`_NAME.py`)."""
     import nlp_finetune.tasks as folder
 
-    return sorted(m.name for m in pkgutil.iter_modules(folder.__path__) if m.name != "base")
+    found = (module.name for module in pkgutil.iter_modules(folder.__path__))
+    return sorted(name for name in found if name != "base" and not name.startswith("_"))
 
 
 def find(name: str) -> type[BaseTask]:

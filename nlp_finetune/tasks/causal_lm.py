@@ -13,14 +13,14 @@ from pydantic import Field
 
 from nlp_finetune.data import ROW, chats, documents, sequences
 from nlp_finetune.errors import InputError
-from nlp_finetune.tasks.base import BaseTask, Say, Scorer, TaskOptions
+from nlp_finetune.tasks._language import LanguageModelTask
+from nlp_finetune.tasks.base import Say, Scorer, TaskOptions
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from datasets import Dataset
 
-    from nlp_finetune.metrics.details import RowScores
 
 _SHOWN_WORDS = 8
 
@@ -63,7 +63,7 @@ class CausalLmOptions(TaskOptions):
         return found
 
 
-class Task(BaseTask):
+class Task(LanguageModelTask):
     """A decoder that learns to predict the next token."""
 
     Options: ClassVar[type[TaskOptions]] = CausalLmOptions
@@ -199,55 +199,21 @@ class Task(BaseTask):
         segments = batch["segments"][:, 1:] if "segments" in batch else None
         return list(token_sums(outputs.logits[:, :-1], batch["labels"][:, 1:], segments))
 
-    def merge(self, windows: list[Any]) -> Any:
-        """Sums over a document's blocks; zeros where a document of one token has none."""
-        import numpy as np
+    def scores(self, sums: np.ndarray) -> dict[str, float]:
+        from nlp_finetune.metrics.language import language
 
-        return np.sum([np.zeros(3), *windows], axis=0)
+        return language(sums)
 
     def metric_names(self) -> tuple[str, ...]:
         from nlp_finetune.metrics.language import NAMES
 
         return NAMES
 
-    def metrics(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, float]:
-        import numpy as np
-
-        from nlp_finetune.metrics.language import language
-
-        return language(np.stack(predictions))
-
-    def resampled_metric(self, name: str, predictions: Sequence[Any], rows: Dataset) -> Callable[[np.ndarray], float]:
-        import numpy as np
-
-        from nlp_finetune.metrics.language import language
-
-        sums = np.stack(predictions)
-        return lambda positions: language(sums[positions])[name]
-
-    def row_scores(self, predictions: Sequence[Any], rows: Dataset) -> RowScores:
-        import numpy as np
-
-        from nlp_finetune.metrics.details import row_scores
-
-        sums = np.stack(predictions)
-        return row_scores("loss", sums[:, 0], sums[:, 1], greater=False)
-
-    def evidence(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, Any]:
-        import numpy as np
-
-        from nlp_finetune.metrics.details import language
-
-        return language(np.stack(predictions), text=lambda i: self.row_text(rows[i]), rows=rows[ROW][:])
-
     def encoded_baselines(self, encoded: Mapping[str, Dataset]) -> dict[str, dict[str, dict[str, float]]]:
         from nlp_finetune.metrics.language import rivals
 
         found = {name: sequences.with_targets(data) for name, data in encoded.items()}
         return rivals(found.pop("train"), found)
-
-    def decode(self, predictions: Sequence[Any], rows: Dataset) -> list[dict[str, Any]]:
-        return [self.metrics([sums], rows) for sums in predictions]
 
     def answers(self, scorer: Scorer, rows: Dataset) -> list[dict[str, Any]]:
         """The text that the model writes after each prompt, how many tokens, and whether it came to an end."""
@@ -292,6 +258,3 @@ class Task(BaseTask):
                 f"the model has {positions} positions."
             )
         return [sequences.keep_end(ids, room, begin=tokenizer.bos_token_id) for ids in found]
-
-    def example(self) -> dict[str, Any]:
-        return {"text": "Once upon a time there was a fox who could not sleep."}

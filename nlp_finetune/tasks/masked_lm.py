@@ -17,7 +17,8 @@ from pydantic import Field
 
 from nlp_finetune.data import ROW, documents, sequences
 from nlp_finetune.errors import InputError
-from nlp_finetune.tasks.base import BaseTask, Say, Scorer, TaskOptions
+from nlp_finetune.tasks._language import LanguageModelTask
+from nlp_finetune.tasks.base import Say, Scorer, TaskOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from nlp_finetune.data.drawing import Transform
-    from nlp_finetune.metrics.details import RowScores
 
 _MASKS = ("[MASK]", "<mask>")
 """How people write a mask, whatever the tokenizer calls it."""
@@ -53,7 +53,7 @@ class MaskedLmOptions(TaskOptions):
     top_k: int = Field(default=5, ge=1, description="Number of candidates that predict gives for a mask.")
 
 
-class Task(BaseTask):
+class Task(LanguageModelTask):
     """An encoder that learns to predict hidden tokens; its result is a checkpoint for other tasks."""
 
     Options: ClassVar[type[TaskOptions]] = MaskedLmOptions
@@ -160,40 +160,11 @@ class Task(BaseTask):
 
         return list(token_sums(outputs.logits, batch["labels"]))
 
-    def merge(self, windows: list[Any]) -> Any:
-        """Sums over a text's windows; zeros where it has none."""
-        import numpy as np
-
-        return np.sum([np.zeros(3), *windows], axis=0)
+    def scores(self, sums: np.ndarray) -> dict[str, float]:
+        return _scores(sums)
 
     def metric_names(self) -> tuple[str, ...]:
         return ("pseudo_perplexity", "token_accuracy")
-
-    def metrics(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, float]:
-        import numpy as np
-
-        return _scores(np.stack(predictions))
-
-    def resampled_metric(self, name: str, predictions: Sequence[Any], rows: Dataset) -> Callable[[np.ndarray], float]:
-        import numpy as np
-
-        sums = np.stack(predictions)
-        return lambda positions: _scores(sums[positions])[name]
-
-    def row_scores(self, predictions: Sequence[Any], rows: Dataset) -> RowScores:
-        import numpy as np
-
-        from nlp_finetune.metrics.details import row_scores
-
-        sums = np.stack(predictions)
-        return row_scores("loss", sums[:, 0], sums[:, 1], greater=False)
-
-    def evidence(self, predictions: Sequence[Any], rows: Dataset) -> dict[str, Any]:
-        import numpy as np
-
-        from nlp_finetune.metrics.details import language
-
-        return language(np.stack(predictions), text=lambda i: self.row_text(rows[i]), rows=rows[ROW][:])
 
     def encoded_baselines(self, encoded: Mapping[str, Dataset]) -> dict[str, dict[str, dict[str, float]]]:
         """Token frequencies, which know nothing of the context."""
@@ -203,9 +174,6 @@ class Task(BaseTask):
         tokens = {name: masking.maskable(data) for name, data in encoded.items()}
         found = frequencies(tokens.pop("train"), tokens)
         return {split: {rival: _renamed(scores) for rival, scores in by.items()} for split, by in found.items()}
-
-    def decode(self, predictions: Sequence[Any], rows: Dataset) -> list[dict[str, Any]]:
-        return [self.metrics([sums], rows) for sums in predictions]
 
     def answers(self, scorer: Scorer, rows: Dataset) -> list[dict[str, Any]]:
         """Candidates for every mask of each text, and the text with the best ones put in."""
@@ -223,9 +191,6 @@ class Task(BaseTask):
                 top_k=self.options.top_k,
             ),
         )
-
-    def example(self) -> dict[str, Any]:
-        return {"text": "Once upon a time there was a fox who could not sleep."}
 
 
 def _with_mask(text: str, row: int, tokenizer: Any) -> str:

@@ -31,7 +31,8 @@ TINY = (
     " vocab_size: 400, max_position_embeddings: 64}",
     "train.threads=1",
     "train.max_steps=6",
-    "train.eval_every=2",
+    "train.eval_every=6",
+    "train.save_every=2",
     "train.save_total=5",
 )
 TEXTS = ["The watchmaker's grandchildren disassembled a chronometer.", "Rain. " * 30, "Nobody knows."]
