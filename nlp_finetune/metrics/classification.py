@@ -17,14 +17,25 @@ Thresholds = float | Sequence[float] | np.ndarray
 DEFAULT_THRESHOLD = 0.5
 
 
-def single_label(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def chosen_class(probabilities: np.ndarray, threshold: float | None = None) -> np.ndarray:
+    """Class numbers `[rows]` that are predicted: the likeliest, or of two classes the second from `threshold` on."""
+    probabilities = np.asarray(probabilities)
+    if threshold is None:
+        found: np.ndarray = probabilities.argmax(axis=1)
+        return found
+    # float64 on both sides: a threshold rounded to float32 could cross the probability beside it.
+    return (probabilities[:, 1].astype(np.float64) >= threshold).astype(np.int64)
+
+
+def single_label(probabilities: np.ndarray, labels: np.ndarray, threshold: float | None = None) -> dict[str, float]:
     """Score rows that have one class each: `accuracy`, `macro_f1`, `mcc`.
 
     `probabilities` is `[rows, classes]` (logits do as well), `labels` `[rows]` of class numbers. The
     macro average is over the classes present in labels or predictions. `mcc` is Gorodkin's correlation
-    for several classes (2004), 0 where it is undefined. Raises `ValueError` for shapes that do not fit.
+    for several classes (2004), 0 where it is undefined. `threshold` is that of `chosen_class`. Raises `ValueError` for
+    shapes that do not fit.
     """
-    table = _table(probabilities, labels)
+    table = _table(probabilities, labels, threshold)
     if np.isnan(probabilities).any():
         return dict.fromkeys(("accuracy", "macro_f1", "mcc"), float("nan"))
     hits, true, predicted = np.diag(table), table.sum(axis=1), table.sum(axis=0)
@@ -85,19 +96,45 @@ def tune_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> list[float
     return [_best_threshold(column, positive) for column, positive in columns]
 
 
+def tune_threshold(probabilities: np.ndarray, labels: np.ndarray, *, metric: str) -> float:
+    """Find the threshold between two classes that is best by a metric of `single_label` on these rows.
+
+    `probabilities` is `[rows, 2]`, `labels` `[rows]`. Every cut between two observed probabilities of the second class
+    is tried. All thresholds between the two give the same decisions: 0.5 is taken if it is among them, else the middle.
+    Of equally good cuts the one nearest 0.5 wins; rows of one class alone keep it. Raises `ValueError` for shapes
+    that do not fit and for NaN.
+    """
+    _table(probabilities, labels)
+    if np.shape(probabilities)[1] != 2 or np.isnan(probabilities).any():
+        raise ValueError("a threshold is tuned on probabilities of two classes that are numbers")
+    positive = np.asarray(labels) == 1
+    if positive.all() or not positive.any():
+        return DEFAULT_THRESHOLD
+    second = np.asarray(probabilities)[:, 1].astype(np.float64)
+    values = np.unique(second)[::-1]
+    # Above each value lies a cut, and the last takes every row.
+    thresholds = [_between(low, high) for low, high in zip([*values, 0.0], [1.0, *values], strict=True) if low < high]
+    pairs = np.stack([1 - second, second], axis=1)
+    scores = np.array([single_label(pairs, labels, threshold)[metric] for threshold in thresholds])
+    best = np.flatnonzero(scores == scores.max())
+    return min((thresholds[i] for i in best), key=lambda threshold: abs(threshold - DEFAULT_THRESHOLD))
+
+
 def per_class(
     probabilities: np.ndarray,
     labels: np.ndarray,
     names: Sequence[str],
     thresholds: Thresholds = DEFAULT_THRESHOLD,
+    *,
+    threshold: float | None = None,
 ) -> list[dict[str, Any]]:
     """Score each class: `name`, `precision`, `recall`, `f1` and `support` (rows that have it).
 
-    Takes labels of either kind: `[rows]` for one class a row, where `thresholds` play no part, or
-    `[rows, classes]` of 0 and 1. Raises `ValueError` for shapes that do not fit.
+    Takes labels of either kind: `[rows]` for one class a row, where `threshold` is that of `chosen_class`, or
+    `[rows, classes]` of 0 and 1 with their `thresholds`. Raises `ValueError` for shapes that do not fit.
     """
     if np.ndim(labels) == 1:
-        table = _table(probabilities, labels)
+        table = _table(probabilities, labels, threshold)
         hits, true, predicted = np.diag(table), table.sum(axis=1), table.sum(axis=0)
     else:
         chosen, truth = _decisions(probabilities, labels, thresholds)
@@ -111,17 +148,18 @@ def per_class(
     ]
 
 
-def confusion(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def confusion(probabilities: np.ndarray, labels: np.ndarray, threshold: float | None = None) -> np.ndarray:
     """Count rows by true class (first axis) and predicted class (second): `[classes, classes]`.
 
-    For rows that have one class each. Raises `ValueError` for shapes that do not fit and for NaN.
+    For rows that have one class each; `threshold` is that of `chosen_class`. Raises `ValueError` for shapes that do
+    not fit and for NaN.
     """
     if np.isnan(probabilities).any():
         raise ValueError("probabilities are NaN: there is no predicted class to count")
-    return _table(probabilities, labels)
+    return _table(probabilities, labels, threshold)
 
 
-def _table(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _table(probabilities: np.ndarray, labels: np.ndarray, threshold: float | None = None) -> np.ndarray:
     probabilities, labels = np.asarray(probabilities), np.asarray(labels)
     if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1]:
         raise ValueError(f"probabilities {probabilities.shape} do not fit labels {labels.shape}")
@@ -130,7 +168,7 @@ def _table(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
         raise ValueError("no rows to score")
     if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(f"labels reach from {labels.min()} to {labels.max()}, classes from 0 to {classes - 1}")
-    cells = labels.astype(np.int64) * classes + probabilities.argmax(axis=1)
+    cells = labels.astype(np.int64) * classes + chosen_class(probabilities, threshold)
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 

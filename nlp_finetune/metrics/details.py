@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nlp_finetune.metrics.calibration import calibration
-from nlp_finetune.metrics.classification import Thresholds, confusion, per_class
+from nlp_finetune.metrics.classification import Thresholds, chosen_class, confusion, per_class
 
 MOST_MISTAKES = 20
 LONGEST_TEXT = 300
@@ -97,19 +97,20 @@ def single_label(
     *,
     text: Callable[[int], str],
     rows: Sequence[int],
+    threshold: float | None = None,
 ) -> dict[str, Any]:
     """Details of rows with one class each: `classes`, `confusion`, `calibration`, `mistakes`.
 
     `probabilities` is `[rows, classes]`, `labels` `[rows]`; `text` gives the text of a position, `rows` its number in
-    the user's data. The confidence is the probability of the predicted class.
+    the user's data, `threshold` is that of `chosen_class`. The confidence is the probability of the predicted class.
     """
-    predicted = probabilities.argmax(axis=1)
-    confidence = probabilities.max(axis=1).astype(np.float64)
+    predicted = chosen_class(probabilities, threshold)
+    confidence = probabilities[np.arange(len(predicted)), predicted].astype(np.float64)
     wrong = np.flatnonzero(predicted != labels)
     worst_first = wrong[np.argsort(-confidence[wrong], kind="stable")][:MOST_MISTAKES].tolist()
     return {
-        "classes": _classes(per_class(probabilities, labels, names)),
-        "confusion": {"labels": list(names), "matrix": confusion(probabilities, labels).tolist()},
+        "classes": _classes(per_class(probabilities, labels, names, threshold=threshold)),
+        "confusion": {"labels": list(names), "matrix": confusion(probabilities, labels, threshold).tolist()},
         "calibration": {"of": "rows", **calibration(confidence, predicted == labels)},
         "mistakes_by": "confidence",
         "mistakes": [

@@ -57,6 +57,10 @@ class TextClassificationOptions(TaskOptions):
         default="truncate",
         description="What happens to longer rows: cut the end, cut the middle, average over windows, or stop.",
     )
+    tune_threshold: Literal["accuracy", "macro_f1", "mcc"] | None = Field(
+        default=None,
+        description="Of two classes: metric by which the threshold between them is tuned on validation; null = 0.5.",
+    )
 
 
 class Task(BaseTask):
@@ -74,6 +78,7 @@ class Task(BaseTask):
         self.text: list[str] = list(options.text or [])
         self.label: str | list[str] | None = options.label
         self.thresholds: list[float] | None = None
+        self.threshold: float | None = None
 
     @property
     def metric(self) -> str:  # type: ignore[override]
@@ -103,6 +108,10 @@ class Task(BaseTask):
                 labelled[name] = data
         learned = label_columns.learn(labelled, self.label, problem=self.options.problem)
         self.problem, self.names = learned.problem, learned.names
+        if self.options.tune_threshold is not None and (self.problem != "single_label" or len(self.names) != 2):
+            raise InputError(
+                f"task.tune_threshold: is for rows with one of two classes; {self._label_name} has {learned.summary}."
+            )
         say(f"text: {' + '.join(self.text)}; label {self._label_name}: {learned.summary}")
         return {name: self._canonical(data, name, labelled=True) for name, data in labelled.items()}
 
@@ -125,18 +134,19 @@ class Task(BaseTask):
         return Dataset.from_dict(columns)
 
     def facts(self) -> dict[str, Any]:
-        return {
+        found = {
             "problem": self.problem,
             "labels": self.names,
             "text": self.text,
             "label": self.label,
             "thresholds": self.thresholds,
         }
+        return found if self.threshold is None else {**found, "threshold": self.threshold}
 
     def restore(self, facts: Mapping[str, Any]) -> None:
         self.problem, self.names = facts["problem"], list(facts["labels"])
         self.text, self.label = list(facts["text"]), facts["label"]
-        self.thresholds = facts["thresholds"]
+        self.thresholds, self.threshold = facts["thresholds"], facts.get("threshold")
 
     def row_text(self, row: Mapping[str, Any]) -> str:
         return str(row["text"]) + ("\n" + row["text_pair"] if "text_pair" in row else "")
@@ -217,11 +227,12 @@ class Task(BaseTask):
         return self._measure(np.stack(predictions), np.asarray(rows["label"]), self._thresholds())
 
     def _measure(self, predicted: np.ndarray, labels: np.ndarray, thresholds: Any) -> dict[str, float]:
+        """Scores; `thresholds` are those of several classes a row, or the one between two classes (or None)."""
         from nlp_finetune.metrics import classification
         from nlp_finetune.metrics.regression import regression
 
         if self.problem == "single_label":
-            return classification.single_label(predicted, labels)
+            return classification.single_label(predicted, labels, thresholds)
         if self.problem == "multi_label":
             return classification.multi_label(predicted, labels, thresholds)
         return regression(predicted[:, 0], labels)
@@ -229,15 +240,28 @@ class Task(BaseTask):
     def _thresholds(self) -> Any:
         import numpy as np
 
+        if self.problem == "single_label":
+            return self.threshold
         return 0.5 if self.thresholds is None else np.asarray(self.thresholds)
 
     def tune(self, predictions: Sequence[Any], rows: Dataset) -> None:
         import numpy as np
 
-        from nlp_finetune.metrics.classification import tune_thresholds
+        tuned = self._tuned(np.stack(predictions), np.asarray(rows["label"]))
+        if self.problem == "multi_label":
+            self.thresholds = tuned
+        elif self.problem == "single_label":
+            self.threshold = tuned
+
+    def _tuned(self, predicted: np.ndarray, labels: np.ndarray) -> Any:
+        """Best thresholds on these rows, as `_measure` takes them; those that hold without, where none are tuned."""
+        from nlp_finetune.metrics.classification import DEFAULT_THRESHOLD, tune_threshold, tune_thresholds
 
         if self.problem == "multi_label":
-            self.thresholds = tune_thresholds(np.stack(predictions), np.asarray(rows["label"]))
+            return tune_thresholds(predicted, labels)
+        if self.options.tune_threshold is not None:
+            return tune_threshold(predicted, labels, metric=self.options.tune_threshold)
+        return None if self.problem == "single_label" else DEFAULT_THRESHOLD
 
     def resampled_metric(self, name: str, predictions: Sequence[Any], rows: Dataset) -> Callable[[np.ndarray], float]:
         import numpy as np
@@ -249,12 +273,13 @@ class Task(BaseTask):
         import numpy as np
 
         from nlp_finetune.metrics import details
+        from nlp_finetune.metrics.classification import chosen_class
 
         predicted, labels = np.stack(predictions), np.asarray(rows["label"])
         if self.problem == "regression":
             return details.row_scores("mae", np.abs(predicted[:, 0] - labels), greater=False)
         if self.problem == "single_label":
-            return details.row_scores("accuracy", predicted.argmax(axis=1) == labels)
+            return details.row_scores("accuracy", chosen_class(predicted, self.threshold) == labels)
         chosen = predicted.astype(np.float64) >= self._thresholds()
         hits = (chosen & (labels > 0.5)).sum(axis=1)
         return details.row_scores("f1_micro", 2 * hits, chosen.sum(axis=1) + labels.sum(axis=1))
@@ -267,7 +292,9 @@ class Task(BaseTask):
         predicted, labels, numbers = np.stack(predictions), np.asarray(rows["label"]), rows["row"][:]
         text = partial(self._text_at, rows)
         if self.problem == "single_label":
-            return details.single_label(predicted, labels, self.names, text=text, rows=numbers)
+            return details.single_label(
+                predicted, labels, self.names, text=text, rows=numbers, threshold=self.threshold
+            )
         if self.problem == "multi_label":
             return details.multi_label(predicted, labels, self.names, self._thresholds(), text=text, rows=numbers)
         return details.regression(predicted[:, 0], labels, text=text, rows=numbers)
@@ -278,7 +305,7 @@ class Task(BaseTask):
     def baselines(self, rows: Mapping[str, Dataset]) -> dict[str, dict[str, dict[str, float]]]:
         import numpy as np
 
-        from nlp_finetune.metrics import baselines, classification
+        from nlp_finetune.metrics import baselines
 
         labels = {name: np.asarray(data["label"]) for name, data in rows.items()}
         texts = {name: text_columns.joined(data) for name, data in rows.items()}
@@ -295,8 +322,7 @@ class Task(BaseTask):
         for rival, predicted in found.items():
             parts = dict(zip(others, np.split(predicted, ends), strict=True))
             # The model's thresholds are tuned on validation, so its rivals' are too.
-            tuned = self.problem == "multi_label"
-            thresholds = classification.tune_thresholds(parts["validation"], labels["validation"]) if tuned else 0.5
+            thresholds = self._tuned(parts["validation"], labels["validation"])
             for name, part in parts.items():
                 scores[name][rival] = self._measure(part, labels[name], thresholds)
         return scores
@@ -309,12 +335,14 @@ class Task(BaseTask):
     def _decode_one(self, probabilities: Any) -> dict[str, Any]:
         import numpy as np
 
+        from nlp_finetune.metrics.classification import chosen_class
+
         scores = {name: float(p) for name, p in zip(self.names, probabilities, strict=True)}
         if self.problem == "multi_label":
             on = np.asarray(probabilities) >= self._thresholds()
             chosen = [name for name, is_on in zip(self.names, on, strict=True) if is_on]
             return {"labels": chosen, "scores": scores}
-        best = int(np.argmax(probabilities))
+        best = int(chosen_class(np.asarray(probabilities)[None], self.threshold)[0])
         return {"label": self.names[best], "score": scores[self.names[best]], "scores": scores}
 
     def example(self) -> dict[str, Any]:

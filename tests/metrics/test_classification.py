@@ -9,10 +9,12 @@ import pytest
 from sklearn import metrics as sk
 
 from nlp_finetune.metrics.classification import (
+    chosen_class,
     confusion,
     multi_label,
     per_class,
     single_label,
+    tune_threshold,
     tune_thresholds,
 )
 from nlp_finetune.metrics.intervals import bootstrap
@@ -195,3 +197,28 @@ def test_nan_cannot_be_counted_or_tuned() -> None:
         confusion(np.array([[np.nan, 0.5]]), np.array([0]))
     with pytest.raises(ValueError, match="NaN"):
         tune_thresholds(np.array([[np.nan, 0.5]]), np.array([[0, 1]]))
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "mcc"])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_tuned_threshold_is_the_best_of_all(metric: str, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    second = np.round(random.random(40), 2)
+    labels = (random.random(40) < 0.2 + 0.5 * second).astype(int)
+    pairs = np.stack([1 - second, second], axis=1)
+    tuned = single_label(pairs, labels, tune_threshold(pairs, labels, metric=metric))[metric]
+    every = [single_label(pairs, labels, threshold)[metric] for threshold in np.linspace(0, 1.001, 2003)]
+    assert tuned == pytest.approx(max(every))
+    assert tuned >= single_label(pairs, labels)[metric]
+
+
+def test_where_no_threshold_is_better_it_is_one_half() -> None:
+    pairs = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
+    assert tune_threshold(pairs, np.array([0, 1, 0]), metric="accuracy") == 0.5
+    assert tune_threshold(pairs, np.array([1, 1, 1]), metric="accuracy") == 0.5
+
+
+def test_a_threshold_of_one_half_is_the_likelier_class() -> None:
+    second = np.random.default_rng(0).random(50)
+    pairs = np.stack([1 - second, second], axis=1)
+    assert (chosen_class(pairs, 0.5) == chosen_class(pairs)).all()

@@ -238,6 +238,13 @@ def limits(facts: Facts) -> list[Markdown]:
     longest = facts.section("task").get("max_length")
     if longest and facts.section("task").get("on_long", "truncate") in ("truncate", "head_tail"):
         found.append(f"Of inputs longer than {longest} tokens a part is not read.")
+    threshold = (facts.task.get("facts") or {}).get("threshold")
+    if threshold is not None and len(facts.labels) == 2:
+        found.append(
+            f"{escape(facts.labels[1])} is predicted where its probability is at least {threshold:.4g}. That threshold "
+            f"was tuned on the validation rows for {escape(facts.section('task').get('tune_threshold'))}, so the "
+            "scores of those rows flatter it; programs that take the likelier class get other predictions."
+        )
     weak = weak_classes(facts)
     if weak:
         found.append(f"Less than half of the rows of these classes are found: {', '.join(map(escape, weak[:10]))}.")

@@ -81,6 +81,14 @@ def _text_classification(facts: Facts, address: str, texts: Sequence[str]) -> st
             f"scores = pipe({given}, top_k=None)\nthresholds = {{  # tuned on the validation rows\n{lines},\n}}\n"
             'print([found for found in scores if found["score"] >= thresholds[found["label"]]])'
         )
+    elif (facts.task.get("facts") or {}).get("threshold") is not None and len(facts.labels) == 2:
+        other, one = (python_text(name) for name in facts.labels)
+        threshold = round(facts.task["facts"]["threshold"], 4)
+        call = (
+            f'(found,) = pipe([{given}], top_k=None)\nscores = {{one["label"]: one["score"] for one in found}}\n'
+            f"# The threshold between the two classes was tuned on the validation rows.\n"
+            f"print({one} if scores[{one}] >= {threshold} else {other})"
+        )
     else:
         every = ", top_k=None" if facts.problem == "multi_label_classification" else ""
         call = f"print(pipe({given}{every}))"
