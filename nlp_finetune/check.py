@@ -291,6 +291,9 @@ def _freeze_fact(prepared: Prepared, model: Any) -> list[tuple[str, str]]:
     said, section = list[str](), prepared.recipe.freeze
     choose_what_trains(model, prepared.recipe, tell=said.append)
     facts = [("freeze" if line.startswith("frozen") else "new layers", line) for line in said]
+    if section.until is not None:
+        for number, stage in enumerate(freezing.stages(model, floor=section.layers), 1):
+            facts.append((f"stage {number}", f"{', '.join(stage.added)} {'trains' if number == 1 else 'too'}"))
     if section.gradual is not None:
         named = freezing.thaw_groups(model)
         rows = len(prepared.encoded["train"])

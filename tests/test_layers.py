@@ -9,7 +9,19 @@ import pytest
 
 LAYERS = (
     ("cli", "__main__"),
-    ("check", "train", "finishing", "souping", "resuming", "recovery", "fitting", "search", "repeat"),
+    (
+        "check",
+        "train",
+        "finishing",
+        "souping",
+        "resuming",
+        "recovery",
+        "fitting",
+        "search",
+        "repeat",
+        "series",
+        "stages",
+    ),
     ("reports", "deploy", "cluster"),
     (
         "build",

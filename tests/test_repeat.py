@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nlp_finetune.repeat import best_part, summary
+from nlp_finetune.series import best_part, summary
 from tests.command_line import Done, run
 from tests.tiny import TINY
 

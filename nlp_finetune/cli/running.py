@@ -95,6 +95,8 @@ def _show_result(result: Result, *, aside: bool) -> None:
     best = metrics["best"]
     rows.append(("best checkpoint", f"step {best['step']}", f"epoch {best['epoch']:g}, by validation {name}"))
     output.table(("", "value", ""), rows, aside=aside)
+    if "stages" in metrics:
+        _show_stages(metrics["stages"], aside=aside)
     done = "already finished, nothing to do" if result.already_finished else "finished"
     start, folder = program(), shlex.quote(result.output_dir)
     example = output.example_arguments(result.output_dir)
@@ -115,6 +117,24 @@ def _seeds_row(seeds: dict[str, Any], split: str, name: str) -> tuple[str, str, 
         value,
         f"{split} {name}; the scores above and below: seed {seeds['best']}",
     )
+
+
+def _show_stages(stages: dict[str, Any], *, aside: bool) -> None:
+    """The curve of `freeze.until`: layers trained -> score, time, parameters."""
+    rows = [
+        (
+            f"{row['stage']}{' (kept)' if row['stage'] == stages['best'] else ''}",
+            ", ".join(row["added"]),
+            f"{row['score']:.4f}",
+            f"{row['test_score']:.4f}" if "test_score" in row else "",
+            f"{row['parameters']:,}",
+            f"{row['seconds']:.1f}",
+        )
+        for row in stages["curve"]
+    ]
+    name = stages["metric"]
+    output.table(("stage", "trains too", name, f"test {name}", "parameters", "seconds"), rows, aside=aside)
+    output.line(f"target {stages['target']:g}; {stages['ended']}", aside=aside)
 
 
 def check(arguments: argparse.Namespace) -> int:

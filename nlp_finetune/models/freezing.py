@@ -173,6 +173,34 @@ def levels(model: PreTrainedModel, *, only: Callable[[nn.Parameter], bool] = lam
     return made
 
 
+@dataclass(frozen=True)
+class Stage:
+    """What `freeze.layers` is while a model trains from the top down to some level, and what that level adds.
+
+    `frozen` is None where the embeddings train too.
+    """
+
+    frozen: int | None
+    added: list[str]
+
+
+def stages(model: PreTrainedModel, *, floor: int | None = None) -> list[Stage]:
+    """A model's levels from the top, one stage each; layers up to `floor` never train.
+
+    Raises `InputError` for a model without a list of blocks, and for a floor above all of them.
+    """
+    made = levels(model)
+    if len(made) < 3:
+        raise InputError(f"freeze.until: {_counted([])}: {type(model).__name__} trains as a whole or not at all.")
+    frozen = [len(made) - 2 - number for number in range(len(made))]
+    found = [Stage(n if n >= 0 else None, level.names) for n, level in zip(frozen, made, strict=True)]
+    if floor is not None:
+        if floor > frozen[0]:
+            raise InputError(f"freeze.layers {floor}: with freeze.until at most {frozen[0]}, which is what begins.")
+        found = [stage for stage in found if stage.frozen is not None and stage.frozen >= floor]
+    return found
+
+
 def whole(model: Any) -> Any:
     """The model inside the wrapper of adapters, or the model itself."""
     return model.get_base_model() if hasattr(model, "peft_config") else model

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from nlp_finetune.recipe.section import Words
@@ -61,6 +62,8 @@ def _words(kind: Any, rules: list[Any]) -> str:
         return f"a list of {_count(rules)}{words}"
     if get_origin(kind) is dict and get_args(kind)[1] is not Any:
         return "a mapping to " + " or ".join(_words(k, rules) for k, rules in _alternatives(get_args(kind)[1], []))
+    if (keys := _keys(kind)) is not None:
+        return f"a mapping of {', '.join(keys)}"
     if isinstance(kind, str):
         return f"'{kind}'"
     said = next((rule.words for rule in rules if isinstance(rule, Words)), None)
@@ -114,8 +117,14 @@ def takes_only_lists(field: FieldInfo) -> bool:
 
 
 def takes_mapping(field: FieldInfo) -> bool:
-    """Whether a field takes keys of its own, which the schema does not know."""
-    return any((get_origin(kind) or kind) is dict for kind, _ in alternatives(field))
+    """Whether a field takes keys of its own."""
+    return any((get_origin(kind) or kind) is dict or _keys(kind) is not None for kind, _ in alternatives(field))
+
+
+def _keys(kind: Any) -> dict[str, FieldInfo] | None:
+    """Keys of a mapping that the schema knows; None of other kinds."""
+    is_section = isinstance(kind, type) and issubclass(kind, BaseModel)
+    return dict(kind.model_fields) if is_section else None
 
 
 def takes_null(field: FieldInfo) -> bool:

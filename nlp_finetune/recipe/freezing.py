@@ -9,6 +9,14 @@ from pydantic import Field, create_model
 from nlp_finetune.recipe.section import Conflict, Count, Positive, Section, Text
 
 
+class Until(Section):
+    """Stages that train more and more layers until a score is reached."""
+
+    target: float = Field(description="Score of the validation rows that is good enough.")
+    metric: Text = Field(default="auto", description="Metric of the target; `auto` takes train.metric.")
+    patience: Count = Field(default=1, description="Stages in a row without a new best before the series ends.")
+
+
 class _Freeze(Section):
     """What stays as the checkpoint has it; frozen blocks run without dropout."""
 
@@ -25,6 +33,11 @@ class _Freeze(Section):
         "epoch; null trains all at once.",
     )
 
+    until: Until | None = Field(
+        default=None,
+        description="Train the head, then one group of layers more in a run of its own each time, until `target` of "
+        "`metric` is reached or `patience` stages bring nothing: `{target: 0.93}`; null trains once.",
+    )
     cache: Literal["auto", "on", "off"] = Field(
         default="auto",
         description="Whether what frozen layers make of each row is computed once and kept on disk; `auto` does so "
@@ -35,7 +48,9 @@ class _Freeze(Section):
     )
 
     def conflicts(self) -> list[Conflict]:
-        if self.cache == "on" and not (self.layers is not None or self.patterns or self.all_but_head):
+        if self.until is not None and (self.all_but_head or self.gradual is not None):
+            return [("until", "decides itself what trains: leave out freeze.except and freeze.gradual")]
+        if self.cache == "on" and not (self.until or self.layers is not None or self.patterns or self.all_but_head):
             return [("cache", "nothing is frozen for good whose output could be kept; set freeze.layers")]
         if self.all_but_head and self.gradual is not None:
             return [("gradual", "there is nothing to thaw where freeze.except leaves the head alone")]

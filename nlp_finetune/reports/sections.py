@@ -33,6 +33,7 @@ def of_run(run: RunData) -> dict[str, Any]:
     content: dict[str, Any] = {
         "scores": scores(run),
         "seeds": seeds(run),
+        "stages": run.metrics.get("stages"),
         "training": training(run),
         "evidence": evidence(run.details.get(run.split, {})),
         "mistakes": mistakes(run.details, run.split),
@@ -44,7 +45,7 @@ def of_run(run: RunData) -> dict[str, Any]:
         for plot in (part or {}).get("plots", []):
             plot["svg"] = Markup(plot["svg"])
     names = {
-        "scores": "Scores", "seeds": "Seeds", "training": "Training", "evidence": "Right and wrong",
+        "scores": "Scores", "seeds": "Seeds", "stages": "Stages", "training": "Training", "evidence": "Right and wrong",
         "mistakes": "Mistakes", "data": "Data", "setup": "Setup",
     }  # fmt: skip
     return {
