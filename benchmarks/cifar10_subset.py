@@ -18,7 +18,7 @@ MODELS = {
 
 def main() -> None:
     arguments = [
-        "--recipe", "image_cls", f"data.source={shared_data('cifar10_subset')}", "task.crop_scale=[0.5, 1.0]",
+        "--recipe", "image_cls", f"data.source={shared_data('cifar10_subset')}", "augment.crop=[0.5, 1.0]",
         "optim.learning_rate=0.05", "optim.weight_decay=5e-4", "train.batch_size=64", "train.precision=fp32",
         "train.seed=1",
     ]  # fmt: skip

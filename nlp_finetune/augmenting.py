@@ -7,7 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from nlp_finetune.augment import masked_words, synonyms, texts
+from nlp_finetune.augment import images, masked_words, synonyms, texts
+from nlp_finetune.augment.images import ImageChange
 from nlp_finetune.augment.rows import ChangedTexts, numbered_windows
 from nlp_finetune.augment.texts import TextChange
 from nlp_finetune.data.drawing import DrawnRows
@@ -27,6 +28,8 @@ _KEEPS = {function.name: function.keeps for function in _FUNCTIONS}
 def check(augment: Augment, task: base.BaseTask, *, workers: int | str = "auto") -> None:
     """Raise `InputError` for a way of changing rows that would break what the task learns from."""
     name = task.options.name
+    if augment.images and not task.images:
+        raise InputError(f"augment.{next(iter(augment.images))}: {name} has no images; leave it out.")
     for key in augment.text:
         if not task.changeable_texts:
             why = "images have no words" if task.images else "what these rows read is what they learn"
@@ -43,10 +46,35 @@ def check(augment: Augment, task: base.BaseTask, *, workers: int | str = "auto")
         )
 
 
-def text_change(augment: Augment, say: Callable[[str], None]) -> TextChange | None:
-    """What changes texts, None where nothing does. Raises `InputError` for a table or model that is none."""
-    if not augment.text:
-        return None
+def change(augment: Augment, processor: Any, say: Callable[[str], None]) -> TextChange | ImageChange | None:
+    """What changes training rows, None where nothing does. Raises `InputError` for a table or model that is none."""
+    found: TextChange | ImageChange | None = None
+    if augment.text:
+        found = TextChange(_text_functions(augment, say))
+    elif augment.images:
+        found = images.make(
+            processor.preprocessing, images.ImageWays(**augment.images), probability=augment.probability
+        )
+    if found is not None:
+        say(f"augment: {augment.probability:.0%} of the training rows are changed in each epoch: {describe(augment)}")
+    return found
+
+
+def describe(augment: Augment) -> str:
+    """The ways in which rows are changed, in their order, in one line."""
+    ways = {**{name: getattr(augment, name) for name in augment.text}, **augment.images}
+    return ", ".join(name if value is True else f"{name} {value}" for name, value in ways.items())
+
+
+def details(augment: Augment) -> dict[str, dict[str, str]]:
+    """The table of `check` that says how training rows are changed; none where they are not."""
+    if not (augment.text or augment.images):
+        return {}
+    rows = f"{augment.probability:.0%} of the training rows, in each epoch anew"
+    return {"Augmentation": {"changed": rows, "by": describe(augment)}}
+
+
+def _text_functions(augment: Augment, say: Callable[[str], None]) -> list[texts.TextFunction]:
     table = None if augment.synonym_table is None else synonyms.read(augment.synonym_table, say)
     made: list[texts.TextFunction] = []
     if augment.masked_lm:
@@ -56,14 +84,12 @@ def text_change(augment: Augment, say: Callable[[str], None]) -> TextChange | No
         if share:
             with_table = {"synonyms": table} if function in (texts.Synonym, texts.Insert) else {}
             made.append(function(share=share, **with_table))  # type: ignore[call-arg]
-    shares = ", ".join(f"{name} {getattr(augment, name):g}" for name in augment.text)
-    say(f"augment: {augment.probability:.0%} of the training rows are changed in each epoch: {shares}")
-    return TextChange(made)
+    return made
 
 
-def digest(encoded: str, change: TextChange | None) -> str:
+def digest(encoded: str, change: TextChange | ImageChange | None) -> str:
     """Name of training rows by their own digest and by the files that their changes come from."""
-    tables = [t.digest for f in (change.functions if change else []) if (t := getattr(f, "synonyms", None)) is not None]
+    tables = [t.digest for f in getattr(change, "functions", []) if (t := getattr(f, "synonyms", None)) is not None]
     return encoded if not tables else hashlib.sha256("".join([encoded, *tables]).encode()).hexdigest()[:32]
 
 
@@ -71,9 +97,9 @@ def drawn_rows(prepared: Prepared) -> DrawnRows:
     """The training rows as they are drawn: changed where the recipe says so, the same way wherever that happens."""
     task, processor, seed = prepared.task, prepared.processor, prepared.recipe.train.seed
     encoded = prepared.encoded["train"]
-    if prepared.change is None:
-        return DrawnRows(encoded, transform=task.transform(processor, training=True), seed=seed)
-    return DrawnRows(numbered_windows(encoded), transform=_changed_texts(prepared, prepared.change), seed=seed)
+    if isinstance(prepared.change, TextChange):
+        return DrawnRows(numbered_windows(encoded), transform=_changed_texts(prepared, prepared.change), seed=seed)
+    return DrawnRows(encoded, transform=task.transform(processor, change=prepared.change), seed=seed)
 
 
 def _changed_texts(prepared: Prepared, change: TextChange) -> ChangedTexts:

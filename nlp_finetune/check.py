@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nlp_finetune import choices
+from nlp_finetune import augmenting, choices
 from nlp_finetune.data import checks, lengths
 from nlp_finetune.data.duplicates import SplitTexts
 from nlp_finetune.data.examples import of_classes
@@ -143,7 +143,7 @@ def data_report(prepared: Prepared, *, strict: bool = False, tell: Callable[[str
         example=_example(task, rows["train"]),
         examples=of_classes(texts["train"], separator=task.label_separator),
         example_option="--image" if task.images else "--text",
-        details=task.details(rows, prepared.processor),
+        details={**task.details(rows, prepared.processor), **augmenting.details(prepared.recipe.augment)},
         cuts_long_rows=task.cuts_long_rows,
     )
     tell("rows: " + ", ".join(f"{name} {count:,}" for name, count in report.splits.items()))

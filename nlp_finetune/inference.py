@@ -241,7 +241,7 @@ class Model:
     def run(self, rows: Dataset, *, encoded: Dataset | None = None, objective: Objective | None = None) -> Output:
         """Predictions for canonical rows, in their order; with a `shortcut`, of the encoded rows that it is for."""
         collate = self.task.collator(self.processor)
-        transform = self.task.transform(self.processor, training=False)
+        transform = self.task.transform(self.processor)
         if self.shortcut is not None:
             collate, transform = self.shortcut.collate(collate), self.shortcut.transform(transform)
             objective = None if objective is None else self.shortcut.objective(objective)

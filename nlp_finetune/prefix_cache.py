@@ -168,7 +168,7 @@ class _Pass:
     @property
     def transform(self) -> Any:
         """How the rows of this split are changed on their way into a batch."""
-        return self.prepared.task.transform(self.prepared.processor, training=self.split == "train")
+        return self.prepared.task.transform(self.prepared.processor)
 
     def states(self, root: Path, name: str) -> States:
         """The states of all rows, from disk where they are there."""
@@ -251,7 +251,7 @@ def _digest(prepared: Prepared, split: str, model: Any, found: Found, precision:
     """Names the states of a split by everything that they depend on."""
     import transformers
 
-    transform = prepared.task.transform(prepared.processor, training=split == "train")
+    transform = prepared.task.transform(prepared.processor)
     config = {key: value for key, value in model.config.to_dict().items() if key != "_name_or_path"}
     attention = getattr(model.config, "_attn_implementation", None)
     about = [

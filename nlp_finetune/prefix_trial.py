@@ -48,7 +48,7 @@ def try_out(
     """The first prefix behind which loss and gradients of a few rows are those of the whole model; None if none is."""
     model.to(runtime.device)
     task, encoded = prepared.task, prepared.encoded["train"]
-    rows = DrawnRows(encoded, transform=task.transform(prepared.processor, training=True))
+    rows = DrawnRows(encoded, transform=task.transform(prepared.processor))
     lengths = np.asarray(encoded["length"])
     order = np.argsort(lengths, kind="stable")
     chosen = order[np.linspace(0, len(order) - 1, min(_PROBED_ROWS, len(order))).astype(int)]

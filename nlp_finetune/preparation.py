@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig
 
+    from nlp_finetune.augment.images import ImageChange
     from nlp_finetune.augment.texts import TextChange
 
 _PREPROCESSING = 2
@@ -47,8 +48,8 @@ class Prepared:
     encoded: dict[str, Dataset]
     digests: dict[str, str]
     """One a split, of its encoded rows: of data, processor and preprocessing; of `train` of its changes too."""
-    change: TextChange | None = None
-    """What changes the texts of training rows."""
+    change: TextChange | ImageChange | None = None
+    """What changes training rows."""
 
     @property
     def metric(self) -> str:
@@ -91,12 +92,12 @@ def prepare(recipe: Recipe, runtime: Runtime, *, tell: Callable[[str], None] = s
         tell(note)
     rows = _split(recipe, task.prepare(loaded.splits, tell), task, tell)
     choices.check(recipe, task, runtime)
-    change = augmenting.text_change(recipe.augment, tell)
     config = load_config(checkpoint, overrides=task.config_overrides(), edits=recipe.model.config)
     task.check_format(recipe.model.save_format, config)
     processor = task.processor(
         checkpoint, tokenizer=recipe.model.tokenizer, rows=rows["train"], config=config, say=tell
     )
+    change = augmenting.change(recipe.augment, processor, tell)
     digests = {name: _digest(loaded, name, data, task, processor) for name, data in rows.items()}
     with runtime.main_first():
         encoded = {

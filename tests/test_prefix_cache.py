@@ -31,8 +31,8 @@ TEXT = (
     "train.epochs=2", "optim.learning_rate=1e-3", "train.log_every=1", "model.dropout=0.1", "train.precision=fp32",
 )  # fmt: skip
 IMAGES = (
-    "model.checkpoint=scratch:resnet18", "data.source=demo:digits", "data.limit=24", "task.size=32", "task.flip=false",
-    "task.crop_scale=[1.0, 1.0]", "train.batch_size=8", "train.epochs=2", "train.log_every=1", "train.workers=0",
+    "model.checkpoint=scratch:resnet18", "data.source=demo:digits", "data.limit=24", "task.size=32", "augment.horizontal_flip=0",
+    "augment.crop=null", "train.batch_size=8", "train.epochs=2", "train.log_every=1", "train.workers=0",
     "model.config={embedding_size: 8, hidden_sizes: [8, 16], depths: [1, 1], layer_type: basic}",
     "optim.learning_rate=1e-2", "train.precision=fp32",
 )  # fmt: skip
@@ -249,7 +249,7 @@ def test_a_family_whose_blocks_hand_on_more_than_states_is_not_cached(
 
 
 def test_images_that_are_cropped_at_random_are_not_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = prepared(*IMAGES, "task.crop_scale=[0.5, 1.0]", "freeze.layers=1", recipe="image_cls")
+    given = prepared(*IMAGES, "augment.crop=[0.5, 1.0]", "freeze.layers=1", recipe="image_cls")
     done = fit(given, tmp_path, monkeypatch)
     assert any("rows are changed at random in each epoch" in line for line in done.said)
 

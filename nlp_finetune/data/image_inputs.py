@@ -1,14 +1,12 @@
-"""From an image to model inputs: as the weights were evaluated, or cropped and flipped at random for training.
+"""From an image to model inputs: as the weights were evaluated, or changed at random for training.
 
-The arithmetic is torchvision's (`transforms.Resize`, `CenterCrop`, `RandomResizedCrop`, `Normalize` on PIL
-images), to the last digit; a test holds that. torchvision itself is not needed, and random numbers come
-from the generator of the row alone.
+The arithmetic is torchvision's (`transforms.Resize`, `CenterCrop`, `Normalize` on PIL images), to the last
+digit; a test holds that. torchvision itself is needed for changes alone (`augment.images`).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +18,6 @@ from nlp_finetune.errors import InputError
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
-
-_TRIES = 10
-_RATIO = (3 / 4, 4 / 3)
-"""Shapes of random crops, width over height, as in Szegedy et al. 2014, Going Deeper with Convolutions."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +59,6 @@ class Preprocessing:
         longer = int(self.resize * long / short)
         return (self.resize, longer) if width <= height else (longer, self.resize)
 
-    def crop_at_random(self, image: Image, random: np.random.Generator, *, scale: tuple[float, float]) -> Image:
-        """A part of random place, shape and area (a share in `scale`), resized to what the model sees."""
-        height, width = self.size
-        box = _random_box(*image.size, random, scale=scale)
-        return image.crop(box).resize((width, height), self._filter())
-
 
 def _center(image: Image, height: int, width: int) -> Image:
     if image.width < width or image.height < height:
@@ -83,36 +71,20 @@ def _center(image: Image, height: int, width: int) -> Image:
     return image.crop((left, top, left + width, top + height))
 
 
-def _random_box(
-    width: int, height: int, random: np.random.Generator, *, scale: tuple[float, float]
-) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom; the middle, in the nearest shape allowed, where ten draws do not fit."""
-    for _ in range(_TRIES):
-        area = width * height * random.uniform(*scale)
-        ratio = math.exp(random.uniform(math.log(_RATIO[0]), math.log(_RATIO[1])))
-        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < w <= width and 0 < h <= height:
-            left, top = int(random.integers(0, width - w + 1)), int(random.integers(0, height - h + 1))
-            return left, top, left + w, top + h
-    w = min(width, round(height * _RATIO[1]))
-    h = min(height, round(width / _RATIO[0]))
-    left, top = (width - w) // 2, (height - h) // 2
-    return left, top, left + w, top + h
-
-
 @dataclass(frozen=True)
 class ImageInputs:
-    """Transform of a row: reads its image and gives `pixels` `[height, width, 3]`, bytes, and its `labels`."""
+    """Transform of a row: reads its image and gives `pixels` `[height, width, 3]`, bytes, and its `labels`.
+
+    `change` is what happens to training images in place of what happens to all others.
+    """
 
     preprocessing: Preprocessing
-    training: bool
-    scale: tuple[float, float]
-    flip: bool
+    change: Callable[[Image, np.random.Generator], np.ndarray] | None = None
 
     @property
     def is_fixed(self) -> bool:
-        """Whether an image looks the same in every epoch: a crop of all of it is the same whatever is drawn."""
-        return not self.training or (self.scale == (1.0, 1.0) and not self.flip)
+        """Whether an image looks the same in every epoch."""
+        return self.change is None
 
     def unseen(self, row: Mapping[str, Any], random: np.random.Generator) -> dict[str, Any]:
         """The same row with a pixel in place of its image, which is not read: for a model that looks at none."""
@@ -120,14 +92,7 @@ class ImageInputs:
 
     def __call__(self, row: Mapping[str, Any], random: np.random.Generator) -> dict[str, Any]:
         image = images.read(row["image"])
-        if self.training:
-            # Both are drawn always, so that switching one off does not change the other.
-            cropped = self.preprocessing.crop_at_random(image, random, scale=self.scale)
-            mirrored = random.random() < 0.5
-            pixels = np.asarray(cropped)
-            pixels = pixels[:, ::-1] if mirrored and self.flip else pixels
-        else:
-            pixels = np.asarray(self.preprocessing.evaluate(image))
+        pixels = self.change(image, random) if self.change else np.asarray(self.preprocessing.evaluate(image))
         return {"pixels": pixels, **({"labels": row["labels"]} if "labels" in row else {})}
 
 

@@ -72,15 +72,13 @@ def describe_sizes(rows: Dataset) -> str:
     return f"shorter side {spread} pixels; " + ", ".join(f"{count:,} {kind}" for kind, count in kinds)
 
 
-def describe_transforms(how: Preprocessing, *, scale: tuple[float, float], flip: bool) -> dict[str, str]:
-    """What becomes of an image in training and in evaluation."""
+def describe_transforms(how: Preprocessing) -> dict[str, str]:
+    """What becomes of an image that `augment` does not change."""
     height, width = how.size
     exact = isinstance(how.resize, tuple)
     resized = f"{how.resize[1]} x {how.resize[0]}" if isinstance(how.resize, tuple) else f"{how.resize} (shorter side)"
     middle = "" if exact or how.crop is None else f", then the middle {width} x {height}"
-    mirrored = "half of them mirrored" if flip else "none mirrored"
     return {
-        "training": f"a random {scale[0]:.0%} to {scale[1]:.0%} of the area, resized to {width} x {height}, {mirrored}",
-        "evaluation": f"resized to {resized}{middle}",
-        "both": f"pixels / 255, less {list(how.mean)}, over {list(how.std)}",
+        "size": f"resized to {resized}{middle}",
+        "pixels": f"pixels / 255, less {list(how.mean)}, over {list(how.std)}",
     }

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
 
+    from nlp_finetune.augment.images import ImageChange
     from nlp_finetune.augment.texts import TextChange
     from nlp_finetune.data.checks import Finding
     from nlp_finetune.data.drawing import Transform
@@ -247,10 +248,11 @@ class BaseTask(ABC):
         positions where an output packs several rows, and its prediction is a list too, with one for each.
         """
 
-    def transform(self, processor: Any, *, training: bool) -> Transform | None:
-        """Random change of encoded rows (masking, augmentation) on their way into a batch; None by default.
+    def transform(self, processor: Any, *, change: ImageChange | None = None) -> Transform | None:
+        """What happens to encoded rows on their way into a batch (masking, reading an image); None by default.
 
-        For training rows it changes with each epoch, for others (`training` false) it is fixed by row.
+        What it draws is another in each epoch of training and fixed by row elsewhere. `change` is what `augment`
+        does to training images.
         """
         return None
 

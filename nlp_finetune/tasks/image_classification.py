@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
 
+    from nlp_finetune.augment.images import ImageChange
     from nlp_finetune.data.drawing import Transform
     from nlp_finetune.metrics.details import RowScores
     from nlp_finetune.models.checkpoint import Checkpoint
@@ -49,13 +50,6 @@ class ImageClassificationOptions(TaskOptions):
         default=None,
         description="Share of the shorter side that evaluation keeps; null = the checkpoint's, or all of it.",
     )
-    crop_scale: list[Share] = Field(
-        default=[0.08, 1.0],
-        min_length=2,
-        max_length=2,
-        description="Least and greatest share of an image's area in a random training crop.",
-    )
-    flip: bool = Field(default=True, description="Whether half of the training images are mirrored.")
     on_corrupt: Literal["error", "skip"] = Field(
         default="error", description="What happens where images can't be read: stop and name them, or leave them out."
     )
@@ -86,9 +80,6 @@ class Task(BaseTask):
     # -- data ---------------------------------------------------------------------------------
 
     def prepare(self, splits: Mapping[str, Dataset], say: Say) -> dict[str, Dataset]:
-        low, high = self.options.crop_scale
-        if low > high:
-            raise InputError(f"task.crop_scale [{low}, {high}]: the least share comes first.")
         train = splits["train"]
         asked = [self.options.label] if self.options.label else []
         self.image = image_columns.find(train, self.options.image, taken=asked)
@@ -142,12 +133,9 @@ class Task(BaseTask):
         return [path] if path and row["image"]["bytes"] is None else []
 
     def details(self, rows: Mapping[str, Dataset], processor: Any) -> dict[str, dict[str, str]]:
-        low, high = self.options.crop_scale
         return {
             "Images": {name: image_rows.describe_sizes(data) for name, data in rows.items()},
-            "Transforms": image_rows.describe_transforms(
-                processor.preprocessing, scale=(low, high), flip=self.options.flip
-            ),
+            "Transforms": image_rows.describe_transforms(processor.preprocessing),
         }
 
     # -- model --------------------------------------------------------------------------------
@@ -205,11 +193,10 @@ class Task(BaseTask):
         encoded = {"image": rows["image"], "length": [1] * count, "source": list(range(count))}
         return {**encoded, **({"labels": rows["label"]} if "label" in rows else {})}
 
-    def transform(self, processor: Any, *, training: bool) -> Transform | None:
+    def transform(self, processor: Any, *, change: ImageChange | None = None) -> Transform | None:
         from nlp_finetune.data.image_inputs import ImageInputs
 
-        low, high = self.options.crop_scale
-        return ImageInputs(processor.preprocessing, training, (low, high), self.options.flip)
+        return ImageInputs(processor.preprocessing, change)
 
     def token_lengths(self, rows: Mapping[str, list[Any]], processor: Any) -> list[int]:
         return [1] * len(rows["image"])

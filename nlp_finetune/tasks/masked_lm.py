@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
 
+    from nlp_finetune.augment.images import ImageChange
     from nlp_finetune.data.drawing import Transform
 
 _MASKS = ("[MASK]", "<mask>")
@@ -118,7 +119,7 @@ class Task(LanguageModelTask):
         masking.mask_token(processor)
         return masking.windows(rows["text"], processor, max_length=self.options.max_length)
 
-    def transform(self, processor: Any, *, training: bool) -> Transform:
+    def transform(self, processor: Any, *, change: ImageChange | None = None) -> Transform:
         from nlp_finetune.data import masking
 
         o = self.options

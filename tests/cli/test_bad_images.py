@@ -95,8 +95,8 @@ CASES: dict[str, tuple[Callable[[Path], None], tuple[str, ...], str]] = {
     "a tokenizer": (pictures, (*SCRATCH, *DATA, "model.tokenizer=train"), "images have no tokens"),
     "a crop scale upside down": (
         pictures,
-        (*SCRATCH, *DATA, "task.crop_scale=[1.0, 0.2]"),
-        "the least share comes first",
+        (*SCRATCH, *DATA, "augment.crop=[1.0, 0.2]"),
+        "the least comes first",
     ),
     "a format that cannot hold the model": (
         pictures,

@@ -22,7 +22,7 @@ MODEL = (
 )  # fmt: skip
 SMALL = (
     "task.size=32", "train.threads=1", "train.workers=0", "train.batch_size=8", "optim.learning_rate=0.05",
-    "task.crop_scale=[0.5, 1.0]",
+    "augment.crop=[0.5, 1.0]",
 )  # fmt: skip
 TINY = (*MODEL, "data.source=pictures", *SMALL, "train.max_steps=6", "train.eval_every=3")
 CLASSES = ("blue", "green", "red")
