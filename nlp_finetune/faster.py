@@ -62,6 +62,6 @@ def _inexact(recipe: Recipe, task: base.BaseTask, processor: Any, runtime: Runti
         return "freeze.gradual thaws the table as a whole"
     if runtime.strategy == "fsdp":
         return "FSDP shares out the table as a whole"
-    if recipe.augment.text or task.transform(processor, training=True) is not None:
+    if recipe.augment.text or task.transform(processor) is not None:
         return "rows are changed at random in training, and may come to hold any token"
     return None

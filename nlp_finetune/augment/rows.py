@@ -39,10 +39,14 @@ class ChangedTexts:
     encode: Callable[[dict[str, list[Any]]], Mapping[str, list[Any]]]
     probability: float
 
+    def changed(self, source: int, random: np.random.Generator) -> Mapping[str, Any] | None:
+        """The canonical row at a position with its texts changed; None where it is left as it is."""
+        return None if random.random() >= self.probability else self.change(self.rows[source], random)
+
     def __call__(self, example: Mapping[str, Any], random: np.random.Generator) -> dict[str, Any]:
-        if random.random() >= self.probability:
+        changed = self.changed(example["source"], random)
+        if changed is None:
             return dict(example)
-        changed = self.change(self.rows[example["source"]], random)
         try:
             windows = self.encode({name: [value] for name, value in changed.items()})
         except InputError:  # `on_long=error`, and a text that has grown

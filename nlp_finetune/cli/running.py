@@ -40,6 +40,11 @@ def add_check_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe_arguments(parser)
     parser.add_argument("--strict", action="store_true", help="treat warnings about the data as errors")
     parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+    parser.add_argument(
+        "--preview",
+        metavar="FILE.html",
+        help="write a page with training rows before and after augmentation",
+    )
 
 
 def train(arguments: argparse.Namespace) -> int:
@@ -144,8 +149,14 @@ def check(arguments: argparse.Namespace) -> int:
     from nlp_finetune.check import data_report, plan_report
     from nlp_finetune.preparation import prepare
 
+    preview = None if arguments.preview is None else _preview_file(arguments.preview, recipe)
     here = runtime.start(threads=recipe.train.threads)
     prepared = prepare(recipe, here)
+    if preview is not None:
+        from nlp_finetune.reports.preview import write_preview
+
+        write_preview(prepared, preview)
+        output.line(f"training rows before and after augmentation: {preview}", aside=arguments.json)
     report = data_report(prepared, strict=arguments.strict)
     plan = plan_report(prepared, here)
     if arguments.json:
@@ -153,6 +164,18 @@ def check(arguments: argparse.Namespace) -> int:
     else:
         output.sections([*report.sections(), *plan.sections()])
     return EXIT_DONE
+
+
+def _preview_file(given: str, recipe: Recipe) -> Path:
+    """Where the page of `check --preview` goes; refused before anything is computed."""
+    path = Path(given)
+    if not (recipe.augment.text or recipe.augment.images):
+        raise InputError("--preview: this recipe changes no rows; set augment.delete=0.1 or another way.")
+    if path.suffix not in (".html", ".htm"):
+        raise InputError(f"--preview {path}: the name must end in .html.")
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(f"--preview {path}: {'this is a folder' if path.is_dir() else f'no folder {path.parent}'}.")
+    return path
 
 
 def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:

@@ -306,7 +306,7 @@ def test_check_says_sizes_transforms_and_that_rows_are_coupled(place: Path) -> N
     done = check(place, "--json")
     found = json.loads(done.stdout)
     assert found["data"]["details"]["Images"]["train"] == "shorter side 36 pixels; 36 PNG RGB"
-    assert "50% to 100% of the area, resized to 32 x 32" in found["data"]["details"]["Transforms"]["training"]
+    assert found["data"]["details"]["Augmentation"]["by"] == "crop [0.5, 1.0], horizontal_flip 0.5"
     assert "BatchNorm" in found["plan"]["plan"]["coupled rows"]
     assert found["data"]["labels"]["train"] == dict.fromkeys(CLASSES, 12)
     assert found["data"]["lengths"] == {}
