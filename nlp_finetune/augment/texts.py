@@ -55,7 +55,8 @@ class Delete:
                 gap = word.gap if gap is None else gap
                 continue
             # What stood before the first that is left out stands before the next, or words would grow together.
-            kept.append(word if gap is None or (word.gap and kept) else word._replace(gap=gap))
+            grows = gap is not None and word.text and not (word.gap and kept)
+            kept.append(word._replace(gap=str(gap)) if grows else word)
             gap = None
         return kept if any(word.text for word in kept) else list(words)
 

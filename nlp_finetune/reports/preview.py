@@ -13,7 +13,7 @@ import numpy as np
 
 from nlp_finetune import augmenting
 from nlp_finetune.augment.rows import ChangedTexts
-from nlp_finetune.augment.words import split
+from nlp_finetune.augment.words import Word, split
 from nlp_finetune.data.drawing import DrawnRows, generator
 from nlp_finetune.reports.page import render
 from nlp_finetune.runs.folder import write_text
@@ -33,13 +33,13 @@ def write_preview(prepared: Prepared, path: Path) -> None:
 
 def content(prepared: Prepared) -> dict[str, Any]:
     """What the page shows: rows spread over the training data, each as it is and as three epochs draw it."""
-    recipe = prepared.recipe
+    recipe, augment = prepared.recipe, prepared.recipe.augment
     drawn = augmenting.drawn_rows(prepared)
     places = np.unique(np.linspace(0, len(drawn) - 1, min(_ROWS, len(drawn))).astype(int)).tolist()
     show = _texts if isinstance(drawn.transform, ChangedTexts) else _images
     return {
         "title": f"{recipe.name}: augmentation",
-        "subtitle": f"{recipe.augment.probability:.0%} of the rows in each epoch: {augmenting.describe(recipe.augment)}",
+        "subtitle": f"{augment.probability:.0%} of the rows in each epoch: {augmenting.describe(augment)}",
         "sections": [("rows", "Training rows")],
         "images": prepared.task.images,
         "epochs": list(range(1, _EPOCHS + 1)),
@@ -69,23 +69,22 @@ def _texts(prepared: Prepared, drawn: DrawnRows, place: int) -> dict[str, Any]:
 
 def differences(before: str, after: str) -> list[tuple[str, str]]:
     """A text as parts that are `same`, `out` (of `before` alone) and `in` (of `after` alone), word by word."""
-    one, other = _shown_words(before), _shown_words(after)
+    one, other = split(before)[:_MOST_WORDS], split(after)[:_MOST_WORDS]
+    compared = difflib.SequenceMatcher(None, [w.text for w in one], [w.text for w in other], autojunk=False)
     parts: list[tuple[str, str]] = []
-    for what, a, b, c, d in difflib.SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
-        if what == "equal":
-            parts.append(("same", "".join(one[a:b])))
-        else:
-            parts += [(kind, "".join(words)) for kind, words in (("out", one[a:b]), ("in", other[c:d])) if words]
+    for what, a, b, c, d in compared.get_opcodes():
+        found = [("same", one[a:b])] if what == "equal" else [("out", one[a:b]), ("in", other[c:d])]
+        parts += [(kind, _text(words)) for kind, words in found if words]
     return parts
 
 
-def _shown_words(text: str) -> list[str]:
-    return [word.gap + word.text for word in split(text)][:_MOST_WORDS]
+def _text(words: Sequence[Word]) -> str:
+    return "".join(word.gap + word.text for word in words)
 
 
 def _cut(text: str) -> str:
-    words = _shown_words(text)
-    return "".join(words) + (" …" if len(words) == _MOST_WORDS else "")
+    words = split(text)
+    return _text(words[:_MOST_WORDS]) + (" …" if len(words) > _MOST_WORDS else "")
 
 
 def _images(prepared: Prepared, drawn: DrawnRows, place: int) -> dict[str, Any]:

@@ -198,3 +198,8 @@ def test_punctuation_only_adds_marks_of_the_script(text: str) -> None:
         found = TextChange([Punctuation(0.5)]).text(text, random(draw))
         assert is_subsequence(text, found)
         assert set(Counter(found) - Counter(text)) <= set(marks)
+
+
+def test_delete_leaves_no_white_space_at_the_ends() -> None:
+    found = {TextChange([Delete(0.5)]).text("one two three", random(i)) for i in range(DRAWS)}
+    assert all(text == text.strip() for text in found)

@@ -130,7 +130,7 @@ def make(
     model = load(checkpoint, task, config, tokenizer, say)
     encoded = inference.encode(task, rows, tokenizer)
     drawn = drawing.apply(
-        task.transform(tokenizer, training=False), [encoded[i] for i in range(len(encoded))],
+        task.transform(tokenizer), [encoded[i] for i in range(len(encoded))],
         list(range(len(encoded))), seed=0, epoch=0,
     )  # fmt: skip
     return Setting(task, model, tokenizer, rows, task.collator(tokenizer)(drawn))

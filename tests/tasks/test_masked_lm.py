@@ -63,7 +63,7 @@ def scorer(made, model, tokenizer, *, batch_size: int = 2) -> inference.Model:
 def test_the_objective_is_the_models_own_loss(model, tokenizer) -> None:
     made, rows = task()
     encoded = inference.encode(made, rows, tokenizer)
-    hide = made.transform(tokenizer, training=True)
+    hide = made.transform(tokenizer)
     batch = made.collator(tokenizer)([hide(encoded[i], np.random.default_rng(i)) for i in range(len(encoded))])
     loss, _ = made.objective(cross_entropy)(model, batch, made.count_items(batch))
     theirs = model(**made.model_inputs(batch), labels=batch["labels"]).loss
