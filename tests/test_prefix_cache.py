@@ -32,7 +32,8 @@ TEXT = (
 )  # fmt: skip
 IMAGES = (
     "model.checkpoint=scratch:resnet18", "data.source=demo:digits", "data.limit=24", "task.size=32",
-    "augment.horizontal_flip=0", "augment.crop=null", "train.batch_size=8", "train.epochs=2", "train.log_every=1", "train.workers=0",
+    "augment.horizontal_flip=0", "augment.crop=null", "train.batch_size=8", "train.epochs=2", "train.log_every=1",
+    "train.workers=0",
     "model.config={embedding_size: 8, hidden_sizes: [8, 16], depths: [1, 1], layer_type: basic}",
     "optim.learning_rate=1e-2", "train.precision=fp32",
 )  # fmt: skip
