@@ -3,9 +3,11 @@
 python benchmarks/kills.py [--kills 50] [--seed 1] [--minutes 30]
 
 Every run trains a small BERT from nothing with dropout, accumulation over micro batches and buckets by
-length; with LoRA and its dropout; or on words that are masked anew in each epoch. Each is killed again
-and again, at moments drawn over its whole length, evaluations, saving and final scores included, until
-it has had its share of kills; then it is let through, and its weights are compared bit for bit.
+length; with LoRA and its dropout, with layers that thaw one after another, with a moving average of its
+weights; on texts that are changed or words that are masked anew in each epoch; or a small ResNet on
+images that are cropped anew in each. Each is killed again and again, at moments drawn over its whole
+length, evaluations, saving and final scores included, until it has had its share of kills; then it is let
+through, and its weights are compared bit for bit.
 """
 
 from __future__ import annotations
@@ -28,8 +30,12 @@ CELLS = (
     ("sentences", "accelerate", 2),
     ("lora", "trainer", 2),
     ("masked_lm", "trainer", 1),
+    ("gradual", "trainer", 2),
+    ("images", "accelerate", 1),
+    ("averaged", "accelerate", 2),
+    ("augmented", "trainer", 1),
 )
-"""Every kind of run with both engines and on one process and two, in half as many runs as all combinations take."""
+"""Every kind of run at least once; both engines, on one process and on two."""
 
 
 def main() -> None:
@@ -77,10 +83,16 @@ def kill_and_finish(
     """Kill a run so often; gives how often it was killed during what, and whether it ended as it should."""
     from tests import tiny_runs as runs
 
-    arguments = (
-        *{"sentences": runs.SENTENCES, "lora": runs.LORA, "masked_lm": runs.MASKED}[workload],
-        f"train.engine={engine}",
-    )
+    kinds = {
+        "sentences": runs.SENTENCES,
+        "lora": runs.LORA,
+        "masked_lm": runs.MASKED,
+        "gradual": runs.GRADUAL,
+        "images": runs.IMAGES,
+        "averaged": runs.AVERAGED,
+        "augmented": runs.AUGMENTED,
+    }
+    arguments = (*kinds[workload], f"train.engine={engine}")
     whole, killed = scratch / "whole", scratch / "killed"
     whole.mkdir()
     killed.mkdir()

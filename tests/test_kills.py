@@ -9,7 +9,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny_runs import AUGMENTED, LORA, MASKED, SENTENCES, finish, history, same, start, wait, weights
+from tests.tiny_runs import (
+    AUGMENTED,
+    AVERAGED,
+    GRADUAL,
+    IMAGES,
+    LORA,
+    MASKED,
+    SENTENCES,
+    finish,
+    history,
+    same,
+    start,
+    wait,
+    weights,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +47,6 @@ def in_the_final_save(run: Path) -> bool:
 
 
 Moment = Callable[[Path], bool]
-MOMENTS = (in_a_step, in_an_evaluation, in_the_writing_of_a_checkpoint, in_the_final_save)
 
 
 def kill(folder: Path, *arguments: str, moment: Moment, processes: int = 1) -> None:
@@ -52,14 +65,21 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.T
     return weights(folder / "run")
 
 
-@pytest.mark.parametrize("engine", ["trainer", "accelerate"])
-def test_a_run_killed_at_every_kind_of_moment_ends_bit_for_bit_the_same(
-    engine: str, uninterrupted: dict[str, torch.Tensor], tmp_path: Path
+@pytest.mark.parametrize(
+    ("engine", "moments", "step"),
+    [
+        ("trainer", (in_an_evaluation, in_the_final_save), 40),
+        ("accelerate", (in_a_step, in_the_writing_of_a_checkpoint), 20),
+    ],
+    ids=["trainer", "accelerate"],
+)
+def test_a_run_that_is_killed_twice_ends_bit_for_bit_the_same(
+    engine: str, moments: tuple[Moment, ...], step: int, uninterrupted: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     arguments = (*SENTENCES, f"train.engine={engine}")
-    for moment in MOMENTS:
+    for moment in moments:
         kill(tmp_path, *arguments, moment=moment)
-    assert "going on from run/checkpoints/step-40" in finish(tmp_path, *arguments)
+    assert f"going on from run/checkpoints/step-{step}" in finish(tmp_path, *arguments)
     assert same(weights(tmp_path / "run"), uninterrupted)
     assert [entry["step"] for entry in history(tmp_path / "run") if "validation" in entry] == [10, 20, 30, 40]
     assert not list((tmp_path / "run").rglob("*.partial"))
@@ -79,20 +99,23 @@ def test_a_run_on_changing_texts_killed_in_one_engine_ends_in_the_other_as_if_it
 
 
 @pytest.mark.parametrize(
-    ("arguments", "moment"),
+    ("arguments", "moment", "processes"),
     [
-        ((*LORA, "train.engine=trainer"), in_the_writing_of_a_checkpoint),
-        ((*MASKED, "train.engine=accelerate"), in_a_step),
+        ((*LORA, "train.engine=trainer"), in_the_writing_of_a_checkpoint, 2),
+        ((*MASKED, "train.engine=accelerate"), in_a_step, 2),
+        ((*GRADUAL, "train.engine=trainer"), in_the_writing_of_a_checkpoint, 1),
+        ((*AVERAGED, "train.engine=accelerate"), in_an_evaluation, 1),
+        ((*IMAGES, "train.engine=accelerate"), in_a_step, 1),
     ],
-    ids=["lora-trainer", "masked_lm-accelerate"],
+    ids=["lora", "masked_lm", "gradual unfreezing", "moving average", "images"],
 )
-def test_two_processes_that_are_killed_end_bit_for_bit_the_same(
-    arguments: tuple[str, ...], moment: Moment, tmp_path: Path
+def test_what_a_run_holds_beside_its_weights_survives_a_kill(
+    arguments: tuple[str, ...], moment: Moment, processes: int, tmp_path: Path
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()
     killed.mkdir()
-    kill(killed, *arguments, moment=moment, processes=2)
-    assert "going on from" in finish(killed, *arguments, processes=2)
-    finish(whole, *arguments, processes=2)
+    kill(killed, *arguments, moment=moment, processes=processes)
+    assert "going on from" in finish(killed, *arguments, processes=processes)
+    finish(whole, *arguments, processes=processes)
     assert same(weights(killed / "run"), weights(whole / "run"))

@@ -23,6 +23,16 @@ MASKED = (
     " vocab_size: 600, max_position_embeddings: 64}", "train.batch_size=16", "train.threads=1",
 )  # fmt: skip
 """Rows that are masked anew in each epoch."""
+GRADUAL = (*SENTENCES, "freeze.gradual=8")
+"""Another part of the model thaws every 8 steps."""
+AVERAGED = (*SENTENCES, "average.name=ema", "average.decay=0.9")
+"""What is validated and saved is a moving average of the weights."""
+IMAGES = (
+    "--recipe", "image_cls", "--demo", *STEPS[:-1], "model.config={embedding_size: 8, hidden_sizes: [8, 16],"
+    " depths: [1, 1], layer_type: basic}", "task.size=16", "train.batch_size=8", "train.micro_batch_size=4",
+    "data.limit=200", "train.threads=1", "train.workers=0",
+)  # fmt: skip
+"""A small ResNet on digits that are cropped anew in each epoch."""
 AUGMENTED = (*SENTENCES, "augment.delete=0.1", "augment.swap=0.1", "augment.typo=0.1", "augment.probability=0.8")
 """Texts that are changed and tokenized anew in each epoch."""
 
