@@ -139,7 +139,9 @@ def _split(
     """Hold out a validation set where the data have none; take `data.limit` training rows."""
     data = recipe.data
     seed = recipe.train.seed if data.seed is None else data.seed
-    if "validation" not in rows:
+    if data.folds is not None and data.fold is not None:
+        rows = _fold(rows, task, folds=data.folds, number=data.fold, seed=seed, tell=tell)
+    elif "validation" not in rows:
         if len(rows["train"]) < 2:
             raise InputError("one row of data is too few to train on and to validate with.")
         fraction = data.validation_fraction
@@ -157,6 +159,19 @@ def _split(
     if "test" not in rows:
         tell("no test split: the scores below are of the validation rows, which also chose the best checkpoint")
     return rows
+
+
+def _fold(
+    rows: dict[str, Dataset], task: base.BaseTask, *, folds: int, number: int, seed: int, tell: Callable[[str], None]
+) -> dict[str, Dataset]:
+    """Validate on one fold of the training rows, and train on the others."""
+    given = {"folds": folds, "number": number, "seed": seed}
+    grouped = groups.fold(rows["train"], **given, group=task.row_group)
+    train, held_out = grouped or splits.fold(rows["train"], **given, stratum=task.row_label)
+    how = "whole groups that share a text" if grouped else "stratified"
+    left = f"; the {len(rows['validation'])} validation rows of the data are left out" if "validation" in rows else ""
+    tell(f"fold {number} of {folds}: validated on {len(held_out)} training rows, trained on {len(train)}, {how}{left}")
+    return {**rows, "train": train, "validation": held_out}
 
 
 def _digest(loaded: sources.Loaded, split: str, rows: Dataset, task: base.BaseTask, processor: Any) -> str:

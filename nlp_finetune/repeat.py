@@ -1,4 +1,4 @@
-"""Several fits as one: the same recipe with several seeds, or in stages that train more and more layers.
+"""Several fits as one: the same recipe with several seeds, folds or losses, or in stages that train more layers.
 
 Each part is an ordinary run in `<output_dir>/parts/NAME/`, which resumes, predicts and evaluates like any other.
 On top stand the files of the part that is best on validation, and in `metrics.json` what can be said of all parts:
@@ -16,6 +16,7 @@ from typing import Any
 import nlp_finetune.torchvision_guard  # noqa: F401  before the first import of transformers
 from nlp_finetune import runtime as processes
 from nlp_finetune.errors import EXIT_DONE, NlpFinetuneError, StoppedError
+from nlp_finetune.folds import Folds
 from nlp_finetune.job import Result
 from nlp_finetune.recipe import Recipe, to_yaml
 from nlp_finetune.reports import live
@@ -35,7 +36,8 @@ _FOLDERS = ("model", "adapter", "base", "predictions")
 def fit(
     recipe: Recipe, *, strict: bool = False, timeout_s: float | None = None, stop: StopRequest | None = None
 ) -> Result:
-    """Train as the recipe says: once, once for each of `train.seeds`, or in the stages of `freeze.until`.
+    """Train as the recipe says: once, once for each of `train.seeds`, `data.folds` or the losses of
+    `loss.imbalance`, or in the stages of `freeze.until`.
 
     Raises what `train` raises; a run that was stopped goes on with the part at which it stopped. `stop` has
     taken over the signals already, if given.
@@ -43,7 +45,7 @@ def fit(
     if stop is None:
         with stop_request(recipe) as own:
             return fit(recipe, strict=strict, timeout_s=timeout_s, stop=own)
-    if recipe.train.seeds is None and recipe.freeze.until is None:
+    if not _is_several(recipe):
         return train(recipe, strict=strict, timeout_s=timeout_s, stop=stop)
     folder = RunFolder(recipe.output_dir) if recipe.output_dir else None
     if folder is not None:
@@ -68,7 +70,18 @@ def fit(
     return Result(str(folder), metrics)
 
 
+def _is_several(recipe: Recipe) -> bool:
+    folds = recipe.data.folds is not None and recipe.data.fold is None
+    return folds or any(part is not None for part in (recipe.train.seeds, recipe.freeze.until, recipe.loss.imbalance))
+
+
 def _series(recipe: Recipe, runtime: Runtime) -> Series:
+    if recipe.loss.imbalance is not None:
+        from nlp_finetune import imbalance
+
+        return imbalance.of_recipe(recipe, runtime)
+    if recipe.data.folds is not None and recipe.data.fold is None:
+        return Folds(recipe)
     if recipe.freeze.until is not None:
         from nlp_finetune.stages import of_recipe
 

@@ -20,6 +20,8 @@ LAYERS = (
         "search",
         "repeat",
         "series",
+        "folds",
+        "imbalance",
         "stages",
     ),
     ("reports", "deploy", "cluster"),

@@ -89,8 +89,11 @@ def _show_result(result: Result, *, aside: bool) -> None:
         for other, value in scores.items()
         if isinstance(value, float) and other not in (name, "loss")
     ]
-    if "seeds" in metrics:
-        rows.insert(1, _seeds_row(metrics["seeds"], split, name))
+    for kind, one in (("seeds", "seed"), ("folds", "fold")):
+        if kind in metrics:
+            rows.insert(1, _spread_row(metrics[kind], kind, one, split, name))
+    if "imbalance" in metrics:
+        rows.append(("loss", metrics["imbalance"]["best"], metrics["imbalance"]["why"]))
     for baseline, values in metrics["baselines"].get(split, {}).items():
         if name in values:
             rows.append((f"baseline {baseline}", f"{values[name]:.4f}", f"{name} of a simple rival"))
@@ -114,13 +117,13 @@ def _show_result(result: Result, *, aside: bool) -> None:
     output.line("\n".join(closing), aside=aside)
 
 
-def _seeds_row(seeds: dict[str, Any], split: str, name: str) -> tuple[str, str, str]:
-    spread = seeds[split][name]
+def _spread_row(parts: dict[str, Any], kind: str, one: str, split: str, name: str) -> tuple[str, str, str]:
+    spread = parts[split][name]
     value = f"{spread['mean']:.4f} +- {spread['std']:.4f} ({spread['min']:.4f} to {spread['max']:.4f})"
     return (
-        f"mean of {len(seeds['seeds'])} seeds",
+        f"mean of {len(parts[kind])} {kind}",
         value,
-        f"{split} {name}; the scores above and below: seed {seeds['best']}",
+        f"{split} {name}; the scores above and below: {one} {parts['best']}",
     )
 
 

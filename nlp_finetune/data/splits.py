@@ -38,6 +38,20 @@ def hold_out(rows: Dataset, *, fraction: float, seed: int, stratum: Stratum) -> 
     return rows.select(stays), rows.select(held_out)
 
 
+def fold(rows: Dataset, *, folds: int, number: int, seed: int, stratum: Stratum) -> tuple[Dataset, Dataset]:
+    """Hold out one of `folds` parts of the rows, that with this `number` (from 1): `(what stays, what is held out)`.
+
+    Parts differ by at most one row, and so does each class between them. The same rows, seed and folds give the same
+    parts; both results keep the order of the rows. Raises `InputError` for more folds than rows.
+    """
+    if folds > len(rows):
+        raise InputError(f"data.folds {folds}: there are {len(rows)} training rows.")
+    generator = np.random.default_rng(seed)
+    dealt = np.concatenate([generator.permutation(group) for group in _groups(rows, stratum)])
+    held_out = np.sort(dealt[number - 1 :: folds])
+    return rows.select(np.setdiff1d(np.arange(len(rows)), held_out)), rows.select(held_out)
+
+
 def limit(rows: Dataset, *, count: int, seed: int, stratum: Stratum) -> Dataset:
     """At most `count` of the rows, classes in proportion, each with at least one row if they fit.
 

@@ -30,7 +30,20 @@ class Loss(Section):
         ),
     )
 
+    imbalance: Literal["auto"] | None = Field(
+        default=None,
+        description="`auto` trains with the plain loss, with balanced class weights and with focal, and keeps what is "
+        "best on validation; null takes the loss as it is set.",
+    )
+
     def conflicts(self) -> list[Conflict]:
+        if self.imbalance is not None:
+            given = {"name": "auto", "class_weights": None, "gamma": 2.0}
+            return [
+                (key, "loss.imbalance auto tries it by itself; leave one of them out")
+                for key, default in given.items()
+                if getattr(self, key) != default
+            ]
         users = {"label_smoothing": ("cross_entropy",), "gamma": ("focal",), "class_weights": _CLASSES}
         return self._unused(self.name, users)
 

@@ -118,6 +118,13 @@ class Data(Section):
     validation_fraction: OpenFraction = Field(
         default=0.1, description="Share of the training rows held out where there is no validation split."
     )
+    folds: Annotated[int, Field(ge=2)] | None = Field(
+        default=None,
+        description="Number of folds for cross-validation, one run each; null trains once, on one split.",
+    )
+    fold: Count | None = Field(
+        default=None, description="Which one of the folds to train alone, from 1; null trains all of them."
+    )
     seed: Seed | None = Field(
         default=None, description="Seed of which rows are held out or taken by `limit`; null is train.seed."
     )
@@ -125,6 +132,8 @@ class Data(Section):
     def conflicts(self) -> list[Conflict]:
         if self.source is None and not names_a_file(self.train):
             return [("source", f"needed, because data.train ({self.train}) is a split and not a file")]
+        if self.fold is not None and self.fold > (self.folds or 0):
+            return [("fold", "needs data.folds, at least as many")]
         return []
 
 
@@ -282,6 +291,22 @@ class Recipe(Section):
         default_factory=dict,
         description="What `--demo` overrides, by dotted path: data and a checkpoint that need no network.",
     )
+
+    def conflicts(self) -> list[Conflict]:
+        several = {
+            "train.seeds": self.train.seeds is not None,
+            "data.folds": self.data.folds is not None and self.data.fold is None,
+            "loss.imbalance": self.loss.imbalance is not None,
+            "freeze.until": self.freeze.until is not None,
+        }
+        asked = [name for name, is_set in several.items() if is_set]
+        if len(asked) > 1:
+            return [(asked[1], f"one series at a time; leave {asked[0]} out")]
+        if self.head is not None and self.freeze.until is not None:
+            return [("head", "not together with freeze.until, whose stages start from the runs before, heads included")]
+        if self.loss.imbalance is not None and self.train.metric == "loss":
+            return [("loss.imbalance", "losses can't be compared by train.metric loss; take a score, like macro_f1")]
+        return []
 
 
 SECTIONS: dict[str, type[Section]] = {

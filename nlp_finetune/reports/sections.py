@@ -157,13 +157,15 @@ def scores(run: RunData) -> dict[str, Any] | None:
 
 
 def seeds(run: RunData) -> dict[str, Any] | None:
-    """The spread of every score over the seeds of a repeated run, the metric that picks the best first."""
-    found = run.metrics.get("seeds") or {}
+    """The spread of every score over the seeds or folds of a repeated run, the metric that picks the best first."""
+    kind = "folds" if "folds" in run.metrics else "seeds"
+    found = run.metrics.get(kind) or {}
     if not found.get(run.split):
         return None
     names = [row["name"] for row in (scores(run) or {}).get("table", []) if row["name"] in found[run.split]]
     return {
-        "seeds": found.get("seeds", []),
+        "word": kind.removesuffix("s"),
+        "seeds": found.get(kind, []),
         "best": found.get("best"),
         "rows": [{"name": name, "main": name == run.metric, **found[run.split][name]} for name in names],
     }

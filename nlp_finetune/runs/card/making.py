@@ -211,12 +211,25 @@ def command(facts: Facts) -> str:
 
 def seeds(facts: Facts) -> Markdown:
     """The seed, and how much others change the scores, where that was measured."""
-    found = facts.metrics.get("seeds") or {}
+    compared = facts.metrics.get("imbalance")
+    if compared:
+        return Markdown(
+            f"The loss is one of {len(compared['scores'])} that were compared on the validation rows: "
+            f"{escape(compared['why'])}. The test rows had no part in it"
+        )
+    kind = "folds" if "folds" in facts.metrics else "seeds"
+    found = facts.metrics.get(kind) or {}
     spread = (found.get(facts.split) or {}).get(facts.metric)
     if spread:
         range_ = f"{spread['min']:.4f} to {spread['max']:.4f}, mean {spread['mean']:.4f}, deviation {spread['std']:.4f}"
-        which = f"{len(found['seeds'])} seeds ({escape(', '.join(map(str, found['seeds'])))})"
+        which = f"{len(found[kind])} seeds ({escape(', '.join(map(str, found[kind])))})"
         kept = f"The model is that of seed {escape(found['best'])}, the best on validation"
+        if kind == "folds":
+            which = f"{len(found[kind])}-fold cross-validation"
+            kept = (
+                f"The model is that of fold {escape(found['best'])}, the best on its own validation rows, which "
+                "flatters it: the mean is the score to expect"
+            )
         return Markdown(f"{which}: {facts.split} {escape(facts.metric)} {range_}. {kept}")
     seed = facts.section("train").get("seed")
     return Markdown(f"Seed {escape(seed)}, one run: how much another seed changes the scores was not measured")
