@@ -64,7 +64,7 @@ def _explained(error: ValidationError, layers: Layers, prefix: Path) -> list[tup
         context: Mapping[str, Any] = detail.get("ctx", {})
         if detail["type"] == "conflict":
             for key, message in context["conflicts"]:
-                found[(*path, key), message] = None
+                found[(*path, *key.split(".")), message] = None
         elif detail["type"] == "missing":
             found[path, _missing(path, layers)] = None
         elif detail["type"] in ("value_error", "assertion_error"):
