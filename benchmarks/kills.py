@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -102,6 +103,7 @@ def kill_and_finish(
     assert all(done.code == 0 for done in runs.wait(started))
     length_s = time.monotonic() - begun
     found: Counter[str] = Counter()
+    equal = True
     while sum(found.values()) < kills:
         before, last = runs.history(killed / "run"), beginning(killed / "run")
         started = runs.start(killed, *arguments, processes=processes)
@@ -112,11 +114,13 @@ def kill_and_finish(
         for one in started:
             one.process.kill()
         ended = runs.wait(started)
-        if ended[0].code == 0:  # it was quicker than the kill
-            break
+        if ended[0].code == 0:  # it was quicker than the kill: it is compared, and another one begins
+            equal &= runs.same(runs.weights(killed / "run"), runs.weights(whole / "run"))
+            shutil.rmtree(killed / "run")
+            continue
         found[moment] += 1
     runs.finish(killed, *arguments, processes=processes)
-    return found, runs.same(runs.weights(killed / "run"), runs.weights(whole / "run"))
+    return found, equal and runs.same(runs.weights(killed / "run"), runs.weights(whole / "run"))
 
 
 def begins_to_train(run: Path, last: int) -> bool:
