@@ -12,6 +12,7 @@ from nlp_finetune.augment.images import ImageChange
 from nlp_finetune.augment.rows import ChangedTexts, numbered_windows
 from nlp_finetune.augment.texts import TextChange
 from nlp_finetune.data.drawing import DrawnRows
+from nlp_finetune.data.mixing import MixedImages, MixedTexts, Mixing
 from nlp_finetune.errors import InputError
 from nlp_finetune.recipe import Augment
 from nlp_finetune.tasks import base
@@ -19,6 +20,8 @@ from nlp_finetune.tasks import base
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from nlp_finetune.data.balancing import BalancedClasses
+    from nlp_finetune.learning.regularizers import Objective
     from nlp_finetune.preparation import Prepared
 
 _FUNCTIONS: tuple[type[texts.TextFunction], ...] = (masked_words.MaskedWords, *texts.FUNCTIONS)
@@ -100,6 +103,25 @@ def drawn_rows(prepared: Prepared) -> DrawnRows:
     if isinstance(prepared.change, TextChange):
         return DrawnRows(numbered_windows(encoded), transform=_changed_texts(prepared, prepared.change), seed=seed)
     return DrawnRows(encoded, transform=task.transform(processor, change=prepared.change), seed=seed)
+
+
+def mixed_rows(
+    prepared: Prepared, rows: DrawnRows, collate: Any, objective: Objective, balanced: BalancedClasses | None
+) -> tuple[DrawnRows, Any, Objective]:
+    """Training rows, collator and objective with rows mixed as `regularize.mixup` and `cutmix` say."""
+    from nlp_finetune.learning.mixing import mixed
+
+    chosen, task, processor = prepared.recipe.regularize, prepared.task, prepared.processor
+    mixing = Mixing(
+        list(prepared.encoded["train"]["length"]), rows.seed, chosen.mixup, chosen.cutmix,
+        None if balanced is None else balanced.chances,
+    )  # fmt: skip
+    drawn = DrawnRows(rows.rows, transform=rows.transform, seed=rows.seed, mixing=mixing)
+    together = (
+        MixedImages(collate) if task.mixes == "pixels" else MixedTexts(collate, left=processor.padding_side == "left")
+    )
+    classes = len(task.config_overrides().get("id2label", {}))
+    return drawn, together, mixed(objective, classes=classes)
 
 
 def _changed_texts(prepared: Prepared, change: TextChange) -> ChangedTexts:

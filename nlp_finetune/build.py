@@ -89,9 +89,10 @@ def build(
         sharding.shard(model, device=runtime.device, processes=runtime.processes, reshard=runtime.reshard, say=say)
     elif runtime.processes > 1:
         freeze_unused(model, collate([rows[0], rows[len(rows) - 1]]), objective, runtime.device, say)
+    balanced = choices.balanced(recipe, task, prepared.encoded["train"], say)
     plan = BatchPlan(
         lengths, prepared.batch_size, prepared.steps, train.seed,
-        processes=runtime.processes, micro_batches=micro_batches, bucket=train.bucket,
+        processes=runtime.processes, micro_batches=micro_batches, bucket=train.bucket, balanced=balanced,
     )  # fmt: skip
     average = _average(recipe.average, model, plan)
     callbacks = make_callbacks(
@@ -105,6 +106,8 @@ def build(
     )  # fmt: skip
     if cache is not None:
         rows, collate, training = cache.for_training(rows, collate, training)
+    if recipe.regularize.mixes is not None:
+        rows, collate, training = augmenting.mixed_rows(prepared, rows, collate, training, balanced)
     gradual = recipe.freeze.gradual
     thawing = None if gradual is None else make_thawing(model, gradual, plan)
     job = Job(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nlp_finetune import augmenting
+from nlp_finetune.data.balancing import BalancedClasses
 from nlp_finetune.errors import InputError
 from nlp_finetune.learning import class_weights
 from nlp_finetune.learning.contrast import supervised_contrastive
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
+_MOST_NAMED = 10
 _CLASS_OF_A_ROW = ("AutoModelForSequenceClassification", "AutoModelForImageClassification")
 """Auto classes of models whose rows may have one class each."""
 
@@ -32,6 +34,7 @@ def check(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -> None:
     """Raise `InputError` for a choice that does not fit the task's labels or this machine."""
     _check_loss(recipe.loss, task)
     _check_regularizers(recipe, task, runtime)
+    _check_sampler(recipe, task)
     augmenting.check(recipe.augment, task, workers=recipe.train.workers)
     metrics = ("loss", *task.metric_names())
     if recipe.train.metric not in ("auto", *metrics):
@@ -48,6 +51,8 @@ def check(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -> None:
         raise InputError(
             "freeze: lora freezes everything but its adapters and the head already; leave one of them out."
         )
+    if recipe.freeze.cache == "on" and recipe.regularize.mixes is not None:
+        raise InputError(f"freeze.cache on: regularize.{recipe.regularize.mixes} mixes rows; use freeze.cache=auto.")
     if recipe.freeze.cache == "on" and (recipe.regularize.adversarial or recipe.regularize.neftune):
         raise InputError("freeze.cache on: regularize changes the word embeddings in each step; use freeze.cache=auto.")
     if recipe.freeze.gradual is not None and runtime.strategy == "fsdp":
@@ -115,6 +120,10 @@ def _check_regularizers(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -
     if task.images and (chosen.adversarial or chosen.neftune):
         which = "adversarial" if chosen.adversarial else "neftune"
         raise InputError(f"regularize.{which}: moves word embeddings, and images have none.")
+    if chosen.mixes is not None and (task.mixes is None or (chosen.cutmix and task.mixes != "pixels")):
+        what = "images" if chosen.cutmix and task.mixes else "rows with one label or list of labels each"
+        key = "cutmix" if chosen.cutmix and task.mixes else chosen.mixes
+        raise InputError(f"regularize.{key}: for {what}, and {task.options.name} has none here.")
     if chosen.l2_sp and recipe.lora is not None:
         raise InputError("regularize.l2_sp: with lora the pretrained weights stay as they are; leave it at 0.")
     sharded = runtime.strategy not in ("single", "ddp")
@@ -123,12 +132,35 @@ def _check_regularizers(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -
             raise InputError(f"regularize.supervised_contrastive: {task.options.name} has no one class a row here.")
         if sharded:
             raise InputError("regularize.supervised_contrastive: not under FSDP; use accelerate_configs/ddp.yaml.")
+    if chosen.mixup and sharded and task.mixes == "embeddings":
+        raise InputError("regularize.mixup: texts are not mixed under FSDP; use accelerate_configs/ddp.yaml.")
     if chosen.l2_sp and (sharded or recipe.train.precision == "fp16"):
         raise InputError("regularize.l2_sp: needs whole weights on each process, in fp32 or bf16.")
     if chosen.adversarial and sharded:
         raise InputError(
             "regularize.adversarial: needs whole weights on each process; use accelerate_configs/ddp.yaml."
         )
+
+
+def _check_sampler(recipe: Recipe, task: base.BaseTask) -> None:
+    if recipe.data.sampler != "balanced":
+        return
+    if not task.one_class_a_row:
+        raise InputError(f"data.sampler balanced: {task.options.name} has no one class a row here; use shuffled.")
+    if recipe.loss.class_weights == "balanced":
+        raise InputError("data.sampler balanced: loss.class_weights=balanced corrects the same again; choose one.")
+
+
+def balanced(recipe: Recipe, task: base.BaseTask, train: Dataset, say: Callable[[str], None]) -> BalancedClasses | None:
+    """The order of training rows in which classes come up equally often, where the recipe asks for it."""
+    if recipe.data.sampler != "balanced":
+        return None
+    found = BalancedClasses(list(train["labels"]), recipe.train.seed)
+    names = class_names(task)
+    times = ", ".join(f"{names[label]} {often:.2g} times" for label, often in found.times()[:_MOST_NAMED])
+    more = f" and {len(found.members) - _MOST_NAMED} more" if len(found.members) > _MOST_NAMED else ""
+    say(f"data.sampler balanced: an epoch sees each row of {times}{more}")
+    return found
 
 
 def regularized(chosen: Regularize, objective: Objective, loss: str) -> Objective:

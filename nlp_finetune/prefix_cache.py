@@ -135,6 +135,8 @@ def _check(prepared: Prepared, rows: DrawnRows, prefixes: Sequence[Prefix], runt
         raise _No("the machines of this run share no cache")
     if recipe.regularize.adversarial or recipe.regularize.neftune:
         raise _No("the recipe changes word embeddings at random (regularize)")
+    if recipe.regularize.mixes is not None:
+        raise _No("rows are mixed with others (regularize)")
     if rows.transform is not None and not getattr(rows.transform, "is_fixed", False):
         raise _No("rows are changed at random in each epoch")
     epochs = prepared.steps * prepared.batch_size / len(prepared.encoded["train"])

@@ -13,7 +13,7 @@ from nlp_finetune.recipe import Augment
 from nlp_finetune.tasks import base
 from tests.command_line import run
 from tests.tiny import TINY
-from tests.tiny_runs import SENTENCES, stop
+from tests.tiny_runs import SENTENCES, finish, same, stop, weights
 
 ALL = dict.fromkeys(("insert", "swap", "delete", "punctuation", "case", "typo"), 0.1)
 REFUSED = {
@@ -68,3 +68,26 @@ def test_a_run_does_not_go_on_with_another_table_of_synonyms(tmp_path: Path) -> 
     done = run("train", *settings, "output_dir=run", cwd=tmp_path)
     assert done.code == 2
     assert "the table of synonyms is another" in done.stderr
+
+
+@pytest.mark.parametrize("name", base.names())
+@pytest.mark.parametrize("key", ["mixup", "cutmix"])
+def test_rows_are_mixed_where_they_have_labels_of_their_own_and_parts_come_from_images(name: str, key: str) -> None:
+    fits = {"text_classification": ["mixup"], "image_classification": ["mixup", "cutmix"]}
+    kind = task(name)
+    assert (kind.mixes is not None and (key == "mixup" or kind.mixes == "pixels")) == (key in fits.get(name, []))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [("regularize.mixup=0.4", "augment.delete=0.1", "data.sampler=balanced", "loss.label_smoothing=0.1")],
+    ids=["mixup, augment, balanced"],
+)
+def test_everything_together_trains_alike_in_both_engines(settings: tuple[str, ...], tmp_path: Path) -> None:
+    both = []
+    for engine in ("trainer", "accelerate"):
+        (tmp_path / engine).mkdir()
+        finish(tmp_path / engine, *SENTENCES, "train.max_steps=12", *settings, f"train.engine={engine}")
+        both.append(weights(tmp_path / engine / "run"))
+    assert same(*both)

@@ -10,7 +10,8 @@ every micro batch size sees the same rows in the same optimizer step.
     micro batches    each global batch, sorted by length, is dealt into `accumulation x processes`
                      pieces whose sizes differ by at most one row
     draws            what the sampler gives: `epoch * rows + row`, so that `drawing.DrawnRows` can change
-                     a row in each epoch anew
+                     a row in each epoch anew; of balanced classes, how often the row has come up takes the
+                     epoch's place
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from nlp_finetune.data.balancing import BalancedClasses
+
 _POOL_BATCHES = 50
 """Batches in a pool that is sorted by length: long enough to save padding, short enough to keep chance."""
 
@@ -30,7 +33,8 @@ class BatchPlan:
     """Rows of every micro batch, computed on demand.
 
     `lengths` holds one length (tokens) a row; `micro_batches` is the number of micro batches that one
-    process runs in one optimizer step (gradient accumulation). `steps` optimizer steps are planned.
+    process runs in one optimizer step (gradient accumulation). `steps` optimizer steps are planned. With
+    `balanced` an epoch has as many rows as ever, its classes equally often.
     """
 
     lengths: Sequence[int]
@@ -40,6 +44,7 @@ class BatchPlan:
     processes: int = 1
     micro_batches: int = 1
     bucket: bool = True
+    balanced: BalancedClasses | None = None
     _epochs: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -68,6 +73,10 @@ class BatchPlan:
 
     def epoch_order(self, epoch: int) -> np.ndarray:
         """Row positions of one epoch in the order in which they are seen."""
+        return self._epoch_draws(epoch) % self.rows
+
+    def _epoch_draws(self, epoch: int) -> np.ndarray:
+        """Draw numbers of the same."""
         if epoch not in self._epochs:
             self._epochs.clear()  # one stream, read forwards: only the newest epochs are needed
             for number in (epoch, epoch + 1):
@@ -76,16 +85,19 @@ class BatchPlan:
 
     def _shuffled(self, epoch: int) -> np.ndarray:
         random = np.random.default_rng([self.seed, epoch])
-        order = random.permutation(self.rows)
+        if self.balanced is None:
+            order = epoch * self.rows + random.permutation(self.rows)
+        else:
+            order = random.permutation(self.balanced.epoch(epoch))
         if not self.bucket:
             return order
         lengths = np.asarray(self.lengths)
         pool = self.batch_size * _POOL_BATCHES
         batches: list[np.ndarray] = []
         for start in range(0, self.rows, pool):
-            rows = order[start : start + pool]
-            rows = rows[np.argsort(lengths[rows], kind="stable")]
-            batches += [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
+            draws = order[start : start + pool]
+            draws = draws[np.argsort(lengths[draws % self.rows], kind="stable")]
+            batches += [draws[i : i + self.batch_size] for i in range(0, len(draws), self.batch_size)]
         # A short batch anywhere but at the end would shift all later cuts through the buckets.
         short = [b for b in batches if len(b) < self.batch_size]
         full = [b for b in batches if len(b) == self.batch_size]
@@ -102,8 +114,8 @@ class BatchPlan:
         wanted = self.batch_size
         while wanted:
             epoch, offset = divmod(start, self.rows)
-            part = self.epoch_order(epoch)[offset : offset + wanted]
-            parts.append(epoch * self.rows + part)
+            part = self._epoch_draws(epoch)[offset : offset + wanted]
+            parts.append(part)
             start += len(part)
             wanted -= len(part)
         return np.concatenate(parts)

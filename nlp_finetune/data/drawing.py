@@ -8,9 +8,12 @@ run change a row alike, and the global random state is left alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from nlp_finetune.data.mixing import Mixing
 
 ROW = "row_number"
 """Key of a row under which its position stands, where rows are numbered."""
@@ -37,14 +40,23 @@ class DrawnRows:
     """Training rows by draw number: draw `epoch * len(rows) + row` is that row as that epoch sees it.
 
     `BatchPlan.sampler` gives draw numbers. Numbers below `len(rows)` are the first epoch's. `numbered` rows carry their
-    position.
+    position. With `mixing` each has its `mix` and, as the same epoch sees it, its `partner`.
     """
 
-    def __init__(self, rows: Any, *, transform: Transform | None = None, seed: int = 0, numbered: bool = False) -> None:
+    def __init__(
+        self,
+        rows: Any,
+        *,
+        transform: Transform | None = None,
+        seed: int = 0,
+        numbered: bool = False,
+        mixing: Mixing | None = None,
+    ) -> None:
         self.rows = rows
         self.transform = transform
         self.seed = seed
         self.numbered = numbered
+        self.mixing = mixing
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -54,6 +66,16 @@ class DrawnRows:
 
     def __getitems__(self, draws: Sequence[int]) -> list[dict[str, Any]]:
         """Several draws with one read of the data; what a `DataLoader` calls."""
+        if self.mixing is None:
+            return self._drawn(draws)
+        places = [divmod(int(draw), len(self.rows)) for draw in draws]
+        mixes = [self.mixing.of(epoch, row) for epoch, row in places]
+        partners = [epoch * len(self.rows) + mix.partner for (epoch, _), mix in zip(places, mixes, strict=True)]
+        both = self._drawn([*draws, *partners])
+        own, others = both[: len(draws)], both[len(draws) :]
+        return [{**row, "mix": mix, "partner": other} for row, mix, other in zip(own, mixes, others, strict=True)]
+
+    def _drawn(self, draws: Sequence[int]) -> list[dict[str, Any]]:
         places = [divmod(int(draw), len(self.rows)) for draw in draws]
         read = getattr(self.rows, "__getitems__", None)
         positions = [row for _, row in places]

@@ -4,7 +4,7 @@ The caller divides by the number of items in the whole optimizer step, so that n
 accumulation nor the number of processes changes the result. Weights of classes change what an item adds,
 never how many items there are. What counts as an item:
 
-    cross_entropy, focal    rows (tokens, where targets are tokens) whose target is not -100
+    cross_entropy, focal    rows (tokens, where targets are tokens) whose target is not -100; rows of soft targets
     bce                     rows x classes
     mse, huber              rows
 """
@@ -33,9 +33,9 @@ def cross_entropy(
 ) -> Tensor:
     """Sum `-sum_k w_k q_k log p_k`, with p = softmax(logits) and q the smoothed true class.
 
-    `logits` is `[..., classes]`, `targets` `[...]` of class numbers, `weights` `[classes]` (all 1 by default).
-    With `label_smoothing` e, q = (1 - e) one_hot + e / classes (Szegedy et al. 2016, Rethinking the Inception
-    Architecture).
+    `logits` is `[..., classes]`, `targets` `[...]` of class numbers or `[..., classes]` of probabilities (which are q
+    then, before it is smoothed), `weights` `[classes]` (all 1 by default). With `label_smoothing` e,
+    q = (1 - e) one_hot + e / classes (Szegedy et al. 2016, Rethinking the Inception Architecture).
     """
     return F.cross_entropy(
         *_flat(logits, targets),
@@ -49,11 +49,17 @@ def cross_entropy(
 def focal(logits: Tensor, targets: Tensor, *, gamma: float = 2.0, weights: Tensor | None = None) -> Tensor:
     """Sum `-w_t (1 - p_t)^gamma log p_t`, with p_t the probability of the true class.
 
-    `logits` is `[..., classes]`, `targets` `[...]` of class numbers, `weights` `[classes]` (the paper's alpha).
+    `logits` is `[..., classes]`, `targets` `[...]` of class numbers or `[..., classes]` of probabilities, over which
+    it is averaged, `weights` `[classes]` (the paper's alpha).
     Rows that are already right count less; `gamma` 0 is cross-entropy (Lin et al. 2017, Focal Loss for Dense
     Object Detection).
     """
     flat, classes = _flat(logits, targets)
+    if classes.is_floating_point():
+        log_p = F.log_softmax(flat, -1)
+        by_class = -((-torch.expm1(log_p)).clamp_min(torch.finfo(torch.float32).eps ** 2) ** gamma) * log_p
+        own = _beside(weights, logits)
+        return (classes * by_class * (1.0 if own is None else own)).sum()
     surprise = F.cross_entropy(flat, classes, ignore_index=IGNORED, reduction="none")
     # 1 - p_t from its logarithm, exact near p_t = 1; off 0, where a power below 1 has no finite slope.
     missing = (-torch.expm1(-surprise)).clamp_min(torch.finfo(torch.float32).eps ** 2)
@@ -130,7 +136,9 @@ def _beside(weights: Tensor | None, logits: Tensor) -> Tensor | None:
 
 
 def _flat(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """`[items, classes]` and `[items]`, from rows or from rows of tokens."""
+    """`[items, classes]` and `[items]` (`[items, classes]` of soft targets), from rows or from rows of tokens."""
+    if targets.is_floating_point() and logits.shape == targets.shape:
+        return tuple(tensor.reshape(-1, logits.shape[-1]).float() for tensor in (logits, targets))  # type: ignore[return-value]
     if logits.shape[:-1] != targets.shape:
         raise ValueError(f"logits {tuple(logits.shape)} do not fit targets {tuple(targets.shape)}")
     return logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1)

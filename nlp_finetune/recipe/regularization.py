@@ -31,7 +31,23 @@ class Regularize(Section):
         default=0.3, description="How sharply close rows are told apart; for supervised_contrastive."
     )
 
+    mixup: NotNegative = Field(
+        default=0.0,
+        description="Alpha of mixup: rows are mixed with others by shares from Beta(alpha, alpha); 0.2 is usual.",
+    )
+    cutmix: NotNegative = Field(
+        default=0.0, description="Alpha of CutMix: parts of images come from others; 1 is usual. With mixup: either."
+    )
+
+    @property
+    def mixes(self) -> str | None:
+        """The key that mixes rows, if any does."""
+        return "mixup" if self.mixup else "cutmix" if self.cutmix else None
+
     def conflicts(self) -> list[Conflict]:
+        for other in ("r_drop", "adversarial", "supervised_contrastive"):
+            if self.mixes and getattr(self, other):
+                return [(self.mixes, f"not together with {other}, which takes rows for what they are; choose one")]
         if self.r_drop and self.adversarial:
             return [("adversarial", "not together with r_drop: each runs the model twice a step; choose one")]
         if self.temperature != 0.3 and not self.supervised_contrastive:

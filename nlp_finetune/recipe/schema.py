@@ -115,6 +115,10 @@ class Data(Section):
         default=None,
         description="Number of training rows to take, stratified by label, for a quick try; null takes all.",
     )
+    sampler: Literal["shuffled", "balanced"] = Field(
+        default="shuffled",
+        description="Whether an epoch sees each training row once, or as many rows with all classes equally often.",
+    )
     validation_fraction: OpenFraction = Field(
         default=0.1, description="Share of the training rows held out where there is no validation split."
     )

@@ -92,6 +92,10 @@ class BaseTask(ABC):
     """Canonical columns whose texts `augment` may change; none where what is read is what is learned."""
     keeps_needed: ClassVar[frozenset[str]] = frozenset({"label"})
     """What a change of a text has to keep (see `augment.texts`), or the row would be wrong."""
+    one_class_a_row: bool = False
+    """Whether each row has one class, the number of it in `labels`."""
+    mixes: ClassVar[Literal["embeddings", "pixels"] | None] = None
+    """What mixup mixes of two rows, each with one label or list of labels; None where it can't."""
     label_separator: str | None = None
     """What divides the classes in `row_label` where a row may have several."""
 

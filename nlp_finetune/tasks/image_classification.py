@@ -62,6 +62,8 @@ class Task(BaseTask):
     auto_class: ClassVar[str] = "AutoModelForImageClassification"
     metric = "accuracy"
     images: ClassVar[bool] = True
+    mixes = "pixels"
+    one_class_a_row = True
     heavy_columns: ClassVar[tuple[str, ...]] = ("image", "thumbnail")
     couples_rows: ClassVar[str | None] = "BatchNorm normalises over the images of a micro batch"
     options: ImageClassificationOptions

@@ -69,6 +69,7 @@ class Task(BaseTask):
     Options: ClassVar[type[TaskOptions]] = TextClassificationOptions
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     changeable_texts = ("text", "text_pair")
+    mixes = "embeddings"
     options: TextClassificationOptions
 
     def __init__(self, options: TextClassificationOptions) -> None:
@@ -83,6 +84,10 @@ class Task(BaseTask):
     @property
     def metric(self) -> str:  # type: ignore[override]
         return _METRICS[self.problem][0]
+
+    @property
+    def one_class_a_row(self) -> bool:  # type: ignore[override]
+        return self.problem == "single_label"
 
     @property
     def label_separator(self) -> str | None:  # type: ignore[override]

@@ -84,7 +84,7 @@ def test_engines_agree_with_schedules_that_are_more_than_a_shape(schedule: str) 
     assert trainer["learning_rate"][-1] < max(trainer["learning_rate"])
 
 
-@pytest.mark.parametrize("regularizer", ["r_drop", "adversarial", "neftune", "l2_sp"])
+@pytest.mark.parametrize("regularizer", ["r_drop", "adversarial", "neftune", "l2_sp", "mixup"])
 def test_engines_agree_with_every_regularizer(regularizer: str) -> None:
     settings = Settings(regularizer=regularizer, dropout=0.1, micro_batches=2)
     trainer, accelerate = run(settings), run(replace(settings, engine="accelerate"))
@@ -103,7 +103,7 @@ def test_engines_agree_on_the_contrast_of_classes(loss: str, adapter: str | None
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "bce"])
-@pytest.mark.parametrize("regularizer", ["r_drop", "adversarial", "l2_sp"])
+@pytest.mark.parametrize("regularizer", ["r_drop", "adversarial", "l2_sp", "mixup"])
 def test_regularizers_do_not_depend_on_the_cut_into_micro_batches(regularizer: str, loss: str) -> None:
     settings = Settings(regularizer=regularizer, loss=loss)
     assert_same_trajectory(run(settings), run(replace(settings, micro_batches=4)), tolerance=2e-5)
@@ -127,6 +127,15 @@ def test_engines_and_cuts_agree_on_gradients_clipped_by_value(micro_batches: int
     assert trainer["weights"] == accelerate["weights"]
     assert trainer["weights"] != run(replace(settings, clip_by_value=None))["weights"]
     assert_same_trajectory(trainer, run(replace(settings, micro_batches=4)), tolerance=2e-5)
+
+
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_engines_and_cuts_agree_where_classes_are_balanced(micro_batches: int) -> None:
+    # Changed rows: a row that comes up twice in an epoch is changed in two ways.
+    settings = Settings(balanced=True, changing_rows=True, micro_batches=micro_batches, steps=12)
+    trainer, accelerate = run(settings), run(replace(settings, engine="accelerate"))
+    assert trainer["weights"] == accelerate["weights"]
+    assert_same_trajectory(trainer, run(replace(settings, micro_batches=2)), tolerance=2e-5)
 
 
 def test_engines_agree_with_dropout() -> None:
@@ -212,7 +221,7 @@ def test_two_processes_train_what_is_not_frozen_as_one(engine: str, tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("regularizer", ["r_drop", "adversarial", "l2_sp"])
+@pytest.mark.parametrize("regularizer", ["r_drop", "adversarial", "l2_sp", "mixup"])
 def test_two_processes_train_with_a_regularizer_as_one(regularizer: str, tmp_path: Path) -> None:
     settings = Settings(regularizer=regularizer, micro_batches=2)
     two = run_in_processes(replace(settings, processes=2), tmp_path)

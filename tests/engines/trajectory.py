@@ -24,9 +24,11 @@ import nlp_finetune.engines  # noqa: F401  before the first import of transforme
 from transformers import TrainerCallback  # isort: skip
 
 from nlp_finetune.callbacks import make_thawing
+from nlp_finetune.data.balancing import BalancedClasses
 from nlp_finetune.data.batching import BatchPlan
 from nlp_finetune.data.drawing import DrawnRows
 from nlp_finetune.data.lengths import tokens_used
+from nlp_finetune.data.mixing import MixedTexts, Mixing
 from nlp_finetune.engines import hf_trainer, loop
 from nlp_finetune.job import Fitted, Job
 from nlp_finetune.learning.averaging import WeightAverage, ema_share, swa_share
@@ -35,6 +37,7 @@ from nlp_finetune.learning.contrast import supervised_contrastive
 from nlp_finetune.learning.flow import Flow, RankSeed
 from nlp_finetune.learning.health import Health
 from nlp_finetune.learning.losses import build_loss
+from nlp_finetune.learning.mixing import mixed
 from nlp_finetune.learning.optimizers import make_optimizer
 from nlp_finetune.learning.patience import EarlyStopping, ReduceOnPlateau
 from nlp_finetune.learning.regularizers import (
@@ -78,6 +81,7 @@ class Settings:
     checkpoint: str | None = None
     save_at: int | None = None
     regularizer: str | None = None
+    balanced: bool = False
     average: str | None = None
     layer_decay: float = 1.0
     clip_by_value: float | None = None
@@ -127,7 +131,9 @@ def build_job(settings: Settings, folder: str) -> Job:
         seed=5,
         processes=settings.processes,
         micro_batches=settings.micro_batches,
+        balanced=BalancedClasses([row["labels"] for row in _rows(settings)], 5) if settings.balanced else None,
     )
+    mixing = Mixing(plan.lengths, 5, mixup=1.0) if settings.regularizer == "mixup" else None
     flow = Flow(plan, log_every=1, eval_every=2, save_every=None)
     callbacks: list[Any] = [flow, RankSeed(3, rank=PartialState(cpu=True).process_index)]
     if settings.clip_by_value is not None:
@@ -174,8 +180,8 @@ def build_job(settings: Settings, folder: str) -> Job:
             report_to="none",
             ddp_find_unused_parameters=settings.thaw_every is not None,
         ),
-        train=DrawnRows(_rows(settings), transform=_changed if settings.changing_rows else None, seed=5),
-        collate=_collate,
+        train=DrawnRows(_rows(settings), transform=_changed if settings.changing_rows else None, seed=5, mixing=mixing),
+        collate=_collate if mixing is None else MixedTexts(_collate, left=False),
         batches=plan,
         objective=_objective(settings),
         count_items=lambda batch: int(batch["labels"].numel()),
@@ -292,6 +298,8 @@ def _objective(settings: Settings) -> Any:
 
     if settings.regularizer == "supervised_contrastive":
         return supervised_contrastive(objective, weight=1.0, temperature=0.3)
+    if settings.regularizer == "mixup":
+        return mixed(objective, classes=CLASSES)
     if settings.regularizer == "r_drop":
         return r_drop(
             objective, weight=1.0, divergence=binary_divergence if settings.loss == "bce" else class_divergence
