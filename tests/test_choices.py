@@ -26,6 +26,13 @@ from tests.tiny import TINY
         ),
         ("regularize.temperature=0.1", "needs regularize.supervised_contrastive above 0"),
         ("regularize.supervised_contrastive=1 train.micro_batch_size=1", "compares the rows of a micro batch"),
+        ("regularize.cutmix=1", "regularize.cutmix: for images, and text_classification has none here."),
+        (
+            "data.sampler=balanced data.source=demo:similarity task.problem=regression",
+            "data.sampler balanced: text_classification has no one class a row here; use shuffled.",
+        ),
+        ("data.sampler=balanced loss.class_weights=balanced", "corrects the same again; choose one"),
+        ("regularize.mixup=1 regularize.r_drop=1", "not together with r_drop, which takes rows for what they are"),
         ("regularize.r_drop=1 regularize.adversarial=1", "not together with r_drop"),
     ],
 )
