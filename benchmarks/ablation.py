@@ -1,7 +1,7 @@
 """What each tool of the toolbox adds, alone, to the same short run: mean and range over three seeds, gain or loss.
 
-Small data, because that is where such tools are said to help, and because all of it has to fit into three quarters of an
-hour or so on one thread. What was measured stays in results/ablation.json: the same command goes on where it was
+Small data, because that is where such tools are said to help, and because all of it has to fit into three quarters of
+an hour or so on one thread. What was measured stays in results/ablation.json: the same command goes on where it was
 stopped, and a row whose settings have changed is measured again.
 
 python benchmarks/ablation.py [DATA] [--only WORD] [--smoke]
