@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_finetune.errors import InputError
+from nlp_finetune.models import zero
 from nlp_finetune.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ OURS = {
 _FIXED = {
     "do_train", "do_eval", "do_predict", "load_best_model_at_end", "greater_is_better", "remove_unused_columns",
     "use_cpu", "disable_tqdm", "push_to_hub", "hub_token", "hub_model_id", "resume_from_checkpoint",
-    "logging_nan_inf_filter", "average_tokens_across_devices", "auto_find_batch_size",
+    "logging_nan_inf_filter", "average_tokens_across_devices", "auto_find_batch_size", "accelerator_config",
+    "deepspeed", "fsdp", "fsdp_config", "parallelism_config",
 }  # fmt: skip
 """TrainingArguments that this package decides itself; `train.extra` refuses them."""
 
@@ -92,8 +94,9 @@ def training_arguments(
     micro_batches: int,
     precision: str,
     workers: int,
+    zero_stage: int | None = None,
 ) -> TrainingArguments:
-    """The arguments of both engines.
+    """The arguments of both engines; `zero_stage` is DeepSpeed's, where it is in force.
 
     The whole run is one epoch of `steps` optimizer steps for them: epochs, logging, evaluation and
     saving are decided by the batch plan and our callbacks.
@@ -111,9 +114,12 @@ def training_arguments(
         "weight_decay": recipe.optim.weight_decay,
         "max_grad_norm": recipe.optim.max_grad_norm or 0.0,
         "seed": recipe.train.seed,
-        "bf16": precision == "bf16",
+        # DeepSpeed casts by itself: the Trainer's bf16 would turn its weights into bf16.
+        "bf16": precision == "bf16" and zero_stage is None,
         "fp16": precision == "fp16",
-        "use_cpu": not torch.accelerator.is_available(),
+        # accelerate runs DeepSpeed only where it is not told to use the CPU (`strategy.prepare_deepspeed`).
+        "use_cpu": not torch.accelerator.is_available() and zero_stage is None,
+        **({} if zero_stage is None else zero.arguments(zero_stage, precision=precision)),
         "dataloader_num_workers": workers,
         # Parameters without a gradient are found and frozen before the wrap, so DDP need not search, unless some
         # get theirs later.

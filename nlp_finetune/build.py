@@ -87,7 +87,7 @@ def build(
         check_coupling(coupled[0], needed=coupled[1], batch_size=prepared.batch_size, pieces=pieces, say=say)
     if runtime.strategy == "fsdp":
         sharding.shard(model, device=runtime.device, processes=runtime.processes, reshard=runtime.reshard, say=say)
-    elif runtime.processes > 1:
+    elif runtime.strategy != "single":
         freeze_unused(model, collate([rows[0], rows[len(rows) - 1]]), objective, runtime.device, say)
     balanced = choices.balanced(recipe, task, prepared.encoded["train"], say)
     plan = BatchPlan(
@@ -120,6 +120,7 @@ def build(
             micro_batches=micro_batches,
             precision=precision,
             workers=loading_workers(prepared, runtime) if cache is None else 0,
+            zero_stage={"zero2": 2, "zero3": 3}.get(runtime.strategy),
         ),
         train=rows,
         collate=collate,

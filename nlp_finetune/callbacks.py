@@ -23,6 +23,7 @@ from nlp_finetune.runs.timing import Stopwatch
 from nlp_finetune.runs.tracking import tracker_callbacks
 from nlp_finetune.runtime import Runtime, say
 from nlp_finetune.stopping import StopRequest
+from nlp_finetune.strategy import DEEPSPEED
 
 _LOWER_IS_BETTER = {"loss", "rmse", "mae", "perplexity", "pseudo_perplexity"}
 
@@ -67,8 +68,10 @@ class Callbacks:
 
 def make_health(model: Any, flow: Flow, runtime: Runtime) -> Health:
     """What measures gradients, updates and the head of a model in the steps that are logged."""
+    # DeepSpeed has stepped and let go of the gradients before anything could look at them.
+    measured = {} if runtime.strategy in DEEPSPEED else groups.trained_groups(model)
     return Health(
-        groups.trained_groups(model),
+        measured,
         groups.head_of(model),
         due=flow.logs,
         gather=runtime.gather if runtime.strategy == "fsdp" else None,

@@ -19,6 +19,7 @@ from nlp_finetune.models.own_head import OwnHead
 from nlp_finetune.recipe import Head, Recipe, Regularize
 from nlp_finetune.recipe import Loss as LossSection
 from nlp_finetune.runtime import Runtime
+from nlp_finetune.strategy import SHARDED
 from nlp_finetune.tasks import base
 
 if TYPE_CHECKING:
@@ -55,8 +56,6 @@ def check(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -> None:
         raise InputError(f"freeze.cache on: regularize.{recipe.regularize.mixes} mixes rows; use freeze.cache=auto.")
     if recipe.freeze.cache == "on" and (recipe.regularize.adversarial or recipe.regularize.neftune):
         raise InputError("freeze.cache on: regularize changes the word embeddings in each step; use freeze.cache=auto.")
-    if recipe.freeze.gradual is not None and runtime.strategy == "fsdp":
-        raise InputError("freeze.gradual: sharded parameters (FSDP) can't thaw one by one; use DDP, or freeze.layers.")
     _check_renewed(recipe)
     choose_precision(recipe.train.precision, runtime.device, lambda _: None)
     check_available(recipe.optim.name, runtime.device)
@@ -80,22 +79,39 @@ def _check_renewed(recipe: Recipe) -> None:
 
 def _check_strategy(recipe: Recipe, runtime: Runtime) -> None:
     """What the strategy of the processes cannot do."""
-    if runtime.strategy != "fsdp":
+    if runtime.strategy not in SHARDED:
         return
+    name = "FSDP" if runtime.strategy == "fsdp" else "DeepSpeed"
+    if name == "DeepSpeed":
+        if recipe.train.engine == "accelerate":
+            raise InputError(
+                "train.engine accelerate does not run under DeepSpeed: use train.engine=trainer, or "
+                "accelerate_configs/fsdp.yaml, which shards as ZeRO-3 does under either engine."
+            )
+        if recipe.optim.clip_by_value is not None:
+            raise InputError(
+                "optim.clip_by_value does not run under DeepSpeed, which clips by norm: use optim.max_grad_norm."
+            )
+    if recipe.freeze.gradual is not None:
+        raise InputError(
+            f"freeze.gradual: sharded parameters ({name}) can't thaw one by one; use DDP, or freeze.layers."
+        )
     if recipe.lora is not None:
-        raise InputError("lora does not run under FSDP: use accelerate_configs/ddp.yaml; adapters need little memory.")
+        raise InputError(
+            f"lora does not run under {name}: use accelerate_configs/ddp.yaml; adapters need little memory."
+        )
     if recipe.train.precision == "fp16":
-        raise InputError("train.precision fp16 does not run under FSDP: use bf16 or fp32.")
+        raise InputError(f"train.precision fp16 does not run under {name}: use bf16 or fp32.")
     if recipe.head is not None:
-        raise InputError("head does not run under FSDP: use accelerate_configs/ddp.yaml, or leave head null.")
+        raise InputError(f"head does not run under {name}: use accelerate_configs/ddp.yaml, or leave head null.")
     if recipe.average.name is not None:
         raise InputError(
-            f"average.name {recipe.average.name} does not run under FSDP: it needs whole weights on each process. "
+            f"average.name {recipe.average.name} does not run under {name}: it needs whole weights on each process. "
             "Use accelerate_configs/ddp.yaml."
         )
     if recipe.optim.name not in ELEMENTWISE:
         raise InputError(
-            f"optim.name {recipe.optim.name} does not run under FSDP: it looks at whole matrices. "
+            f"optim.name {recipe.optim.name} does not run under {name}: it looks at whole matrices. "
             f"Use {', '.join(ELEMENTWISE)}."
         )
 
@@ -126,12 +142,14 @@ def _check_regularizers(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -
         raise InputError(f"regularize.{key}: for {what}, and {task.options.name} has none here.")
     if chosen.l2_sp and recipe.lora is not None:
         raise InputError("regularize.l2_sp: with lora the pretrained weights stay as they are; leave it at 0.")
-    sharded = runtime.strategy not in ("single", "ddp")
+    sharded = runtime.strategy in SHARDED
     if chosen.supervised_contrastive:
         if task.auto_class not in _CLASS_OF_A_ROW or loss_name(recipe.loss, task) not in ("cross_entropy", "focal"):
             raise InputError(f"regularize.supervised_contrastive: {task.options.name} has no one class a row here.")
         if sharded:
-            raise InputError("regularize.supervised_contrastive: not under FSDP; use accelerate_configs/ddp.yaml.")
+            raise InputError(
+                "regularize.supervised_contrastive: not under FSDP or DeepSpeed; use accelerate_configs/ddp.yaml."
+            )
     if chosen.mixup and sharded and task.mixes == "embeddings":
         raise InputError("regularize.mixup: texts are not mixed under FSDP; use accelerate_configs/ddp.yaml.")
     if chosen.l2_sp and (sharded or recipe.train.precision == "fp16"):

@@ -10,6 +10,7 @@ from nlp_finetune.learning.optimizers import DECOUPLED_DECAY, ELEMENTWISE
 from nlp_finetune.models import compact
 from nlp_finetune.recipe import Recipe
 from nlp_finetune.runtime import Runtime, say
+from nlp_finetune.strategy import SHARDED
 from nlp_finetune.tasks import base
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ def _inexact(recipe: Recipe, task: base.BaseTask, processor: Any, runtime: Runti
         return "optim.weight_decay moves rows that are never read, and an average takes them in; it is exact at 0"
     if recipe.freeze.gradual is not None:
         return "freeze.gradual thaws the table as a whole"
-    if runtime.strategy == "fsdp":
-        return "FSDP shares out the table as a whole"
+    if runtime.strategy in SHARDED:
+        return "FSDP and DeepSpeed share out the table as a whole"
     if recipe.augment.text or task.transform(processor) is not None:
         return "rows are changed at random in training, and may come to hold any token"
     return None

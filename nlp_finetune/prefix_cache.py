@@ -31,6 +31,7 @@ from nlp_finetune.prefix_trial import Found, autocast, evaluating, moved, try_ou
 from nlp_finetune.preparation import Prepared
 from nlp_finetune.runs.folder import disk_faults
 from nlp_finetune.runtime import Runtime
+from nlp_finetune.strategy import SHARDED
 
 _VERSION = 1
 _SPLITS = ("train", "validation")
@@ -129,8 +130,8 @@ def _check(prepared: Prepared, rows: DrawnRows, prefixes: Sequence[Prefix], runt
     recipe = prepared.recipe
     if not prefixes:
         raise _No("no block is frozen together with the embeddings and all blocks below it")
-    if runtime.strategy == "fsdp":
-        raise _No("their weights are sharded (FSDP)")
+    if runtime.strategy in SHARDED:
+        raise _No("the model is shared out (FSDP, DeepSpeed)")
     if runtime.processes > runtime.local_processes:
         raise _No("the machines of this run share no cache")
     if recipe.regularize.adversarial or recipe.regularize.neftune:

@@ -151,18 +151,17 @@ def find_start(built: Built, folder: RunFolder, about: Identity, runtime: Runtim
 
 
 def _refuse_other_parameters(built: Built, checkpoint: Path, runtime: Runtime) -> None:
-    """Raise `InputError` where the optimizer has other parameters on so many processes than it was saved with.
+    """Raise `InputError` where the optimizer has other parameters under this launcher than it was saved with.
 
-    Parameters that never reach the loss are frozen for several processes, and not for one.
+    Parameters that never reach the loss are frozen for several processes and for DeepSpeed, and not for one process.
     """
     before = checkpoints.processes_of(checkpoint)
-    if before == runtime.processes:
-        return
     groups = built.job.make_optimizer(built.job.model).param_groups
     if checkpoints.optimizer_groups(checkpoint) != [len(group["params"]) for group in groups]:
         raise InputError(
-            f"this run cannot go on with {runtime.processes} processes, because some of its parameters never reach the "
-            f"loss: one process leaves them as they are, several have to freeze them. Go on with {before}."
+            f"this run cannot go on with {runtime.processes} processes under {runtime.strategy}, because some of its "
+            "parameters never reach the loss: one process leaves them as they are, several have to freeze them, and so "
+            f"has DeepSpeed. Go on with {before} under what it began with."
         )
 
 

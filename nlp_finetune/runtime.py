@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from nlp_finetune import strategy as strategies
 from nlp_finetune.errors import NlpFinetuneError
 from nlp_finetune.network import choose_interface, first_line
-from nlp_finetune.strategy import Strategy
+from nlp_finetune.strategy import DEEPSPEED, Strategy
 
 if TYPE_CHECKING:
     import torch
@@ -177,8 +177,11 @@ def start(*, threads: int | str = "auto", timeout_s: float | None = None) -> Run
 
     strategy = strategies.asked(os.environ)
     reshard = strategies.take_fsdp(os.environ) if strategy == "fsdp" else True
-    strategies.check_possible(os.environ, has_accelerator=torch.accelerator.is_available())
-    if not torch.accelerator.is_available():
+    on_cpu = not torch.accelerator.is_available()
+    strategies.check_possible(os.environ, has_accelerator=not on_cpu)
+    if strategy in DEEPSPEED:
+        strategies.prepare_deepspeed(os.environ, has_accelerator=not on_cpu)
+    elif on_cpu:
         # Without it torchrun on a CPU starts unconnected trainings (accelerate reads it once, at start).
         os.environ["ACCELERATE_USE_CPU"] = "true"
     elif "RANK" not in os.environ and torch.cuda.device_count() > 1:
@@ -190,7 +193,9 @@ def start(*, threads: int | str = "auto", timeout_s: float | None = None) -> Run
     choose_interface()
     timeout = timedelta(seconds=_TIMEOUT_S if timeout_s is None else timeout_s)
     try:
-        state = PartialState(cpu=not torch.accelerator.is_available(), timeout=timeout)
+        # accelerate runs DeepSpeed only where it is not told to use the CPU, and then knows no backend for one.
+        how = ({"backend": "gloo"} if on_cpu else {}) if strategy in DEEPSPEED else {"cpu": on_cpu}
+        state = PartialState(**how, timeout=timeout)
         patient = _patient_group() if state.num_processes > 1 else None
     except RuntimeError as error:
         raise NlpFinetuneError(f"the processes did not meet: {first_line(error)}. `doctor` says why.") from error

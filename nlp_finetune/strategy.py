@@ -3,22 +3,30 @@
 accelerate hands its configuration on as environment variables, and where something does not fit it
 takes the next best thing without a word: FSDP on a CPU becomes DDP, several CPU processes become
 one. Here the first is done by ourselves, and the second is an error.
+DeepSpeed is left to transformers' Trainer, with a configuration of ours.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 import os
 from collections.abc import Mapping, MutableMapping
 from typing import Literal
 
 from nlp_finetune.errors import InputError
 
-Strategy = Literal["single", "ddp", "fsdp"]
+Strategy = Literal["single", "ddp", "fsdp", "zero2", "zero3"]
 """`single`: one process. `ddp`: each process holds the whole model and a share of the rows. `fsdp`: so with
-a share of weights, gradients and optimizer too."""
+a share of weights, gradients and optimizer too. `zero2`: DeepSpeed, with a share of gradients and optimizer.
+`zero3`: DeepSpeed, with a share of the weights as well."""
+
+DEEPSPEED: tuple[Strategy, ...] = ("zero2", "zero3")
+"""Strategies that are DeepSpeed's."""
+SHARDED: tuple[Strategy, ...] = ("fsdp", *DEEPSPEED)
+"""Strategies under which no process holds the whole state of training."""
 
 _UNSUPPORTED = {
-    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed (accelerate_configs/fsdp.yaml shards as its ZeRO-3 does)",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "tensor, context or sequence parallelism (parallelism_config)",
     "ACCELERATE_USE_SAGEMAKER": "SageMaker's own launcher",
@@ -35,6 +43,8 @@ def asked(environment: Mapping[str, str]) -> Strategy:
     for variable, name in _UNSUPPORTED.items():
         if _is_on(environment, variable):
             raise InputError(f"{name} was asked for, and neither engine supports it. {_CONFIGURATIONS}")
+    if _is_on(environment, "ACCELERATE_USE_DEEPSPEED"):
+        return _zero(environment)
     if _is_on(environment, "ACCELERATE_USE_FSDP"):
         if environment.get("FSDP_VERSION", "1") != "2":
             raise InputError("FSDP version 1 was asked for; set `fsdp_version: 2`, as in accelerate_configs/fsdp.yaml.")
@@ -49,6 +59,54 @@ def asked(environment: Mapping[str, str]) -> Strategy:
             "--num_processes N run.py ...`, which runs on CPUs too. (If this is one process, unset MASTER_ADDR.)"
         )
     return "single"
+
+
+_NOT_OFFLOADED = ("", "none")
+_ZERO_REFUSED = {
+    "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "offload_optimizer_device",
+    "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": "offload_param_device",
+    "ACCELERATE_DEEPSPEED_CONFIG_FILE": "deepspeed_config_file",
+}
+
+
+def _zero(environment: Mapping[str, str]) -> Strategy:
+    """The stage of DeepSpeed that is asked for; raises `InputError` for what would be ignored."""
+    stage = environment.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")
+    if stage not in ("2", "3"):
+        raise InputError(f"DeepSpeed with zero_stage {stage}: not supported; use 2 or 3. {_CONFIGURATIONS}")
+    for variable, name in _ZERO_REFUSED.items():
+        value = environment.get(variable, "")
+        if value not in _NOT_OFFLOADED:
+            raise InputError(f"{name} {value}: not supported; take it out. {_CONFIGURATIONS}")
+    if _is_on(environment, "ACCELERATE_DEEPSPEED_ZERO3_INIT"):
+        raise InputError("zero3_init_flag: models are loaded whole, then shared out; set it to false.")
+    if "RANK" not in environment:
+        raise InputError("DeepSpeed was asked for without a launcher: start with accelerate launch or torchrun.")
+    return "zero2" if stage == "2" else "zero3"
+
+
+def prepare_deepspeed(environment: MutableMapping[str, str], *, has_accelerator: bool) -> None:
+    """Make DeepSpeed fit this process before it connects: quiet, and on a CPU without a compiler.
+
+    Raises `InputError` where it is not installed.
+    """
+    if importlib.util.find_spec("deepspeed") is None:
+        raise InputError("DeepSpeed was asked for and is not installed: pip install 'nlp-finetune[deepspeed]'")
+    # accelerate would compare its own settings, which are read here, with those that the Trainer is given.
+    environment.pop("ACCELERATE_CONFIG_DS_FIELDS", None)
+    if not has_accelerator:
+        environment.setdefault("DS_ACCELERATOR", "cpu")
+        # accelerate runs DeepSpeed only where it is not told to use the CPU; the device alone it takes.
+        environment["ACCELERATE_TORCH_DEVICE"] = "cpu"
+        environment.pop("ACCELERATE_USE_CPU", None)
+    import deepspeed.ops
+    from deepspeed.utils import logger
+
+    logger.setLevel(logging.WARNING)
+    logging.getLogger("accelerate.accelerator").setLevel(logging.ERROR)
+    if not has_accelerator:
+        # It would compile a collective of its own for one machine, for minutes; gloo does the same.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 _FSDP_REFUSED = {
@@ -106,6 +164,8 @@ def describe(strategy: Strategy, *, processes: int, machines: int, device: str, 
     what = {
         "ddp": "DDP: each holds the whole model",
         "fsdp": "FSDP2: each holds a share of weights, gradients and optimizer",
+        "zero2": "DeepSpeed ZeRO-2: each holds the weights and a share of gradients and optimizer",
+        "zero3": "DeepSpeed ZeRO-3: each holds a share of weights, gradients and optimizer",
     }[strategy]
     return f"strategy: {what}; {where}, on {device} ({backend})"
 

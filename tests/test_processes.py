@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.engines.test_zero import needs_deepspeed
 from tests.tiny import TINY
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,6 +19,10 @@ SETTINGS = (*TINY, "train.max_steps=12", "train.eval_every=6", "model.dropout=0.
 CONFIGS = ROOT / "accelerate_configs"
 DDP = ["-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / "ddp.yaml")]
 FSDP = ["-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / "fsdp.yaml")]
+ZERO2, ZERO3 = (
+    ["-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / f"deepspeed_zero{stage}.yaml")]
+    for stage in (2, 3)
+)
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc_per_node"]
 
 pytestmark = pytest.mark.slow
@@ -92,7 +97,27 @@ def test_several_processes_give_the_run_of_one(
     assert losses(tmp_path / "run") == pytest.approx(losses(alone), abs=1e-5)
 
 
-def test_a_run_of_one_process_goes_on_in_shards(alone: Path, tmp_path: Path) -> None:
+@needs_deepspeed
+@pytest.mark.parametrize(("launcher", "name"), [(ZERO2, "zero2"), (ZERO3, "zero3")], ids=["zero2", "zero3"])
+def test_deepspeed_gives_the_run_of_one(launcher: list[str], name: str, alone: Path, tmp_path: Path) -> None:
+    done = start(tmp_path / "run", launcher)
+    assert f"strategy: DeepSpeed ZeRO-{name[-1]}" in done.stderr
+    recorded = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert (recorded["processes"], recorded["strategy"]) == (2, name)
+    one, two = (load_file(folder / "model" / "model.safetensors") for folder in (alone, tmp_path / "run"))
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-6
+    assert scores(tmp_path / "run") == scores(alone)
+    assert losses(tmp_path / "run") == pytest.approx(losses(alone), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "says"),
+    [
+        pytest.param(FSDP, "FSDP2: 2 x BertLayer", id="fsdp"),
+        pytest.param(ZERO3, "DeepSpeed ZeRO-3", id="zero3", marks=needs_deepspeed),
+    ],
+)
+def test_a_run_of_one_process_goes_on_in_shards(launcher: list[str], says: str, alone: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "run.py"), *SETTINGS, "train.save_every=2", f"output_dir={tmp_path / 'run'}"]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
     while not (tmp_path / "run" / "checkpoints" / "step-4").is_dir():
@@ -100,9 +125,9 @@ def test_a_run_of_one_process_goes_on_in_shards(alone: Path, tmp_path: Path) -> 
         time.sleep(0.02)
     first.send_signal(signal.SIGTERM)
     assert first.wait(60) == 75
-    done = start(tmp_path / "run", FSDP, "train.save_every=2")
+    done = start(tmp_path / "run", launcher, "train.save_every=2")
     assert "going on from" in done.stderr
-    assert "FSDP2: 2 x BertLayer" in done.stderr
+    assert says in done.stderr
     one, two = (load_file(folder / "model" / "model.safetensors") for folder in (alone, tmp_path / "run"))
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-6
     assert scores(tmp_path / "run") == scores(alone)

@@ -19,7 +19,7 @@ def checkpoint_of_one_process(folder: Path, model: torch.nn.Module) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("processes", "parameters"), [(1, 4), (1, 3), (2, 4)])
+@pytest.mark.parametrize(("processes", "parameters"), [(1, 4), (2, 4)])
 def test_processes_may_go_on_that_train_the_same_parameters(processes: int, parameters: int, tmp_path: Path) -> None:
     check_processes(processes, parameters, tmp_path)
 

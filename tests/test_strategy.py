@@ -4,18 +4,23 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
-from nlp_finetune import strategy
+from nlp_finetune import choices, strategy
 from nlp_finetune.errors import InputError
+from nlp_finetune.recipe import load
+from nlp_finetune.tasks import base
 from tests.tiny import TINY
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
 SINGLE = {"ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_USE_CPU": "True"}
 SEVERAL = {"ACCELERATE_MIXED_PRECISION": "no", "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}
+
+ZERO = {**SEVERAL, "ACCELERATE_USE_DEEPSPEED": "true"}
 
 
 def test_the_configurations_that_are_promised_are_there() -> None:
@@ -50,6 +55,8 @@ def test_accelerate_itself_parses_each_configuration(path: Path) -> None:
         (SEVERAL, "ddp"),
         ({**SEVERAL, "WORLD_SIZE": "1", "RANK": "0"}, "single"),
         ({**SEVERAL, "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, "fsdp"),
+        ({**SEVERAL, "ACCELERATE_USE_DEEPSPEED": "true"}, "zero2"),
+        ({**SEVERAL, "ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, "zero3"),
     ],
 )
 def test_the_strategy_is_read_from_what_launchers_set(environment: dict, expected: str) -> None:
@@ -60,7 +67,12 @@ def test_the_strategy_is_read_from_what_launchers_set(environment: dict, expecte
     ("environment", "says"),
     [
         ({**SEVERAL, "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "fsdp_version: 2"),
-        ({**SEVERAL, "ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed .*fsdp.yaml"),
+        ({**ZERO, "ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"}, "zero_stage 1.*use 2 or 3"),
+        ({**ZERO, "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "cpu"}, "offload_optimizer_device cpu"),
+        ({**ZERO, "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": "nvme"}, "offload_param_device nvme"),
+        ({**ZERO, "ACCELERATE_DEEPSPEED_CONFIG_FILE": "ds.json"}, "deepspeed_config_file ds.json"),
+        ({**ZERO, "ACCELERATE_DEEPSPEED_ZERO3_INIT": "true"}, "zero3_init_flag"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed was asked for without a launcher"),
         ({**SEVERAL, "ACCELERATE_USE_MEGATRON_LM": "true"}, "Megatron-LM"),
         ({**SEVERAL, "ACCELERATE_USE_PARALLELISM_CONFIG": "true"}, "parallelism_config"),
         ({**SINGLE, "MASTER_ADDR": "127.0.0.1"}, "started one"),
@@ -69,6 +81,32 @@ def test_the_strategy_is_read_from_what_launchers_set(environment: dict, expecte
 def test_what_no_engine_can_do_is_refused(environment: dict, says: str) -> None:
     with pytest.raises(InputError, match=says):
         strategy.asked(environment)
+
+
+def test_deepspeed_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strategy.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"DeepSpeed was asked for and is not installed: pip install"):
+        strategy.prepare_deepspeed({}, has_accelerator=False)
+
+
+@pytest.mark.parametrize(
+    ("strategy_name", "settings", "says"),
+    [
+        ("zero2", ["train.engine=accelerate"], "train.engine accelerate does not run under DeepSpeed.*trainer"),
+        ("zero2", ["optim.clip_by_value=1", "optim.max_grad_norm=null"], "clip_by_value does not run under DeepSpeed"),
+        ("zero3", ["lora.rank=4"], "lora does not run under DeepSpeed"),
+        ("zero3", ["freeze.gradual=epoch"], r"freeze.gradual: sharded parameters \(DeepSpeed\)"),
+        ("fsdp", ["freeze.gradual=epoch"], r"freeze.gradual: sharded parameters \(FSDP\)"),
+        ("zero3", ["average.name=ema"], "average.name ema does not run under DeepSpeed"),
+        ("zero2", ["train.precision=fp16"], "fp16 does not run under DeepSpeed"),
+        ("zero2", ["optim.name=adamw_8bit"], "adamw_8bit does not run under DeepSpeed: .*Use adamw, adam"),
+        ("fsdp", ["optim.name=adafactor"], "adafactor does not run under FSDP"),
+    ],
+)
+def test_what_shards_cannot_do_is_refused_by_name(strategy_name: str, settings: list, says: str) -> None:
+    recipe = load("text_cls", overrides=settings, task_options=base.options_of, task_names=base.names()).recipe
+    with pytest.raises(InputError, match=says):
+        choices._check_strategy(recipe, SimpleNamespace(strategy=strategy_name))
 
 
 def test_a_gpu_that_is_asked_for_must_be_there() -> None:

@@ -24,7 +24,9 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nodes", type=int, default=1, help="machines (1)")
     parser.add_argument("--gpus-per-node", type=int, default=0, metavar="N", help="GPUs of each (0)")
     parser.add_argument("--processes-per-node", type=int, metavar="N", help="processes of each, without GPUs (1)")
-    parser.add_argument("--strategy", choices=("ddp", "fsdp"), default="ddp", help="see accelerate_configs/README.md")
+    parser.add_argument(
+        "--strategy", choices=("ddp", "fsdp", "zero2", "zero3"), default="ddp", help="see accelerate_configs/README.md"
+    )
     parser.add_argument("--seeds", metavar="A,B,C", help="a run of each seed, in an array of jobs")
     parser.add_argument("--time", metavar="HH:MM:SS", help="time limit")
     parser.add_argument("--partition", help="Slurm partition")

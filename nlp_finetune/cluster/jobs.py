@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nlp_finetune
 from nlp_finetune.errors import InputError
+from nlp_finetune.strategy import DEEPSPEED
 
 _HERE = Path(__file__).parent
 _TIME = re.compile(r"(\d+-)?\d{1,3}(:\d{2}){0,2}")
@@ -168,4 +169,7 @@ def _environment(job: Job) -> list[str]:
         lines.append("export TORCH_NCCL_ASYNC_ERROR_HANDLING=1 TORCH_NCCL_BLOCKING_WAIT=1")
     if job.strategy == "fsdp":
         lines.append("export ACCELERATE_USE_FSDP=true FSDP_VERSION=2")
+    if job.strategy in DEEPSPEED:
+        stage = job.strategy.removeprefix("zero")
+        lines.append(f"export ACCELERATE_USE_DEEPSPEED=true ACCELERATE_DEEPSPEED_ZERO_STAGE={stage}")
     return lines

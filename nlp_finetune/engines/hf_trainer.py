@@ -16,7 +16,7 @@ from transformers import PrinterCallback, Trainer, TrainerControl
 
 from nlp_finetune.engines.loading import number, train_loader
 from nlp_finetune.job import Batch, Fitted, Job
-from nlp_finetune.models import sharding
+from nlp_finetune.models import sharding, zero
 from nlp_finetune.runs import checkpoints
 
 
@@ -47,6 +47,8 @@ class JobTrainer(Trainer):  # type: ignore[misc]
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             self.optimizer = self.job.make_optimizer(self.model if model is None else model)
+            if self.is_deepspeed_enabled:
+                zero.remember(self.optimizer)
         optimizer: torch.optim.Optimizer = self.optimizer
         return optimizer
 
@@ -91,6 +93,17 @@ class JobTrainer(Trainer):  # type: ignore[misc]
         else:
             checkpoints.load_weights(self.model, resume_from_checkpoint)
 
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
+        if not self.is_deepspeed_enabled:
+            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        # DeepSpeed would look for a checkpoint of its own, which as many processes have to read as wrote it.
+        if resume_from_checkpoint is not None:
+            checkpoints.load_weights(self.model, resume_from_checkpoint)
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        if resume_from_checkpoint is not None:
+            checkpoints.load_optimizer(resume_from_checkpoint, self.optimizer, self.lr_scheduler, None)
+        return prepared
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         # Also of a model that is not sharded: some of its states may be those of a table's rows in use.
         if checkpoint is not None:
@@ -110,5 +123,9 @@ class JobTrainer(Trainer):  # type: ignore[misc]
 def fit(job: Job) -> Fitted:
     """Train `job.model` with transformers.Trainer, from `job.resume_from` where that is set."""
     trainer = JobTrainer(job)
-    trainer.train(resume_from_checkpoint=job.resume_from)
+    try:
+        trainer.train(resume_from_checkpoint=job.resume_from)
+    finally:
+        if trainer.is_deepspeed_enabled:
+            zero.leave()
     return Fitted(model=trainer.model, state=trainer.state)

@@ -10,6 +10,7 @@ import torch
 
 from nlp_finetune.errors import InputError, NlpFinetuneError
 from nlp_finetune.runtime import Runtime
+from nlp_finetune.strategy import SHARDED
 
 _SHARE_OF_MEMORY = 0.5
 """Share of what is free that activations may fill: running out on a CPU is a kill, not an error."""
@@ -31,7 +32,7 @@ def choose_micro_batches(
 ) -> int:
     """Micro batches that each process runs in one optimizer step.
 
-    `asked` is the most rows of one micro batch, or `auto`: estimated on a CPU and for FSDP, found by
+    `asked` is the most rows of one micro batch, or `auto`: estimated on a CPU and for shards, found by
     running the longest rows on a GPU that holds the whole model. The rows of an optimizer step stay
     `batch_size` in each case. `inputs` are those of a few rows where they are no token ids.
     """
@@ -42,7 +43,7 @@ def choose_micro_batches(
     mine = math.ceil(batch_size / runtime.processes)
     if asked != "auto":
         fits = int(asked)
-    elif runtime.device.type == "cpu" or runtime.strategy == "fsdp":
+    elif runtime.device.type == "cpu" or runtime.strategy in SHARDED:
         fits = _estimate(model, max(lengths), mine, runtime, precision, inputs)
     else:
         fits = _probe(model, lengths, mine, runtime, precision, collate, rows, objective)
@@ -83,7 +84,7 @@ def _estimate(
 
     on_cpu = runtime.device.type == "cpu"
     free = _free_memory() / runtime.local_processes if on_cpu else torch.cuda.mem_get_info(runtime.device)[0]
-    shards = runtime.processes if runtime.strategy == "fsdp" else 1
+    shards = runtime.processes if runtime.strategy in ("fsdp", "zero3") else 1
     while rows > 1:
         need = estimate_memory(model, rows=rows, tokens=longest, optimizer_states=2, precision=precision, inputs=inputs)
         activations = need.pop("activations")
@@ -155,10 +156,10 @@ def freeze_unused(
     device: torch.device,
     say: Callable[[str], None],
 ) -> None:
-    """Freeze parameters that the loss does not depend on, before the model is wrapped for DDP.
+    """Freeze parameters that the loss does not depend on, before the model is wrapped for DDP or DeepSpeed.
 
     DDP waits for a gradient of every parameter that asks for one; those never get one, and the
-    optimizer would not move them either.
+    optimizer would not move them either; DeepSpeed's, which sees one long vector, would decay them.
     """
     model.to(device)
     one_step(model, batch, objective, device)
@@ -167,4 +168,4 @@ def freeze_unused(
     for name in unused:
         model.get_parameter(name).requires_grad_(False)
     if unused:
-        say(f"{len(unused)} parameters do not reach the loss and are frozen for DDP: {', '.join(unused[:3])}")
+        say(f"{len(unused)} parameters do not reach the loss and are frozen: {', '.join(unused[:3])}")

@@ -9,7 +9,7 @@ Where weights decay apart from the gradient (AdamW, Lion), the rows that are not
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from nlp_finetune.errors import NlpFinetuneError
+from nlp_finetune.models import zero
 
 _SAVED = "table_rows"
 """Key of a saved optimizer: which rows of a table each state of a compact one belongs to."""
@@ -154,7 +155,7 @@ class DecayOfTheRest(TrainerCallback):  # type: ignore[misc]
 
 def saved_with_rows(optimizer: Any, saved: Mapping[str, Any]) -> dict[str, Any]:
     """An optimizer's state with a note of which rows of a table the states of compact ones belong to."""
-    tables = {index: table for index, p in enumerate(_parameters(optimizer)) if (table := _table(p)) is not None}
+    tables = {index: table for index, p in enumerate(zero.parameters(optimizer)) if (table := _table(p)) is not None}
     return {**saved, _SAVED: tables} if tables else dict(saved)
 
 
@@ -163,15 +164,11 @@ def fitted(optimizer: Any, saved: Mapping[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in saved.items() if name != _SAVED}
     tables = saved.get(_SAVED, {})
     state = dict(given["state"])
-    for index, parameter in enumerate(_parameters(optimizer)):
+    for index, parameter in enumerate(zero.parameters(optimizer)):
         before, now = tables.get(index), _table(parameter)
         if index in state and (before is not None or now is not None) and not _same(before, now):
             state[index] = {name: _other_rows(value, before, now) for name, value in state[index].items()}
     return {**given, "state": state}
-
-
-def _parameters(optimizer: Any) -> Sequence[Any]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _table(parameter: Any) -> tuple[Tensor, int] | None:

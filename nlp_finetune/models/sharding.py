@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from nlp_finetune.models import zero
 from nlp_finetune.models.summary import block_lists
 
 if TYPE_CHECKING:
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether `shard` has been here."""
+    """Whether each process holds a share of the weights: `shard` has been here, or DeepSpeed's ZeRO-3."""
     from torch.distributed.fsdp import FSDPModule
 
-    return isinstance(model, FSDPModule)
+    return isinstance(model, FSDPModule) or zero.is_partitioned(model)
 
 
 def units(model: nn.Module) -> list[nn.Module]:
@@ -58,6 +59,8 @@ def whole(tensor: torch.Tensor, *, keep: bool = True) -> torch.Tensor | None:
 
     if isinstance(tensor, DTensor):
         tensor = tensor.full_tensor()
+    elif hasattr(tensor, "ds_id"):
+        tensor = zero.gathered(tensor)
     return tensor.detach().cpu() if keep else None
 
 
@@ -81,6 +84,8 @@ def whole_optimizer(optimizer: Any, *, keep: bool) -> dict[str, Any]:
     """State of an optimizer as one process would have it; all processes must call this."""
     import torch
 
+    if zero.is_shared_out(optimizer):
+        return zero.whole_optimizer(optimizer, keep=keep)
     saved: dict[str, Any] = optimizer.state_dict()
     state = {
         index: {name: whole(value, keep=keep) if torch.is_tensor(value) else value for name, value in values.items()}
@@ -95,8 +100,15 @@ def shard_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> dict
     return {name: _share(value, places.get(name)) for name, value in weights.items()}
 
 
-def shard_optimizer(optimizer: Any, saved: Mapping[str, Any]) -> dict[str, Any]:
-    """This process's shards of what `whole_optimizer` gave."""
+def load_optimizer(optimizer: Any, saved: Mapping[str, Any]) -> None:
+    """Put what `whole_optimizer` gave, or this process's share of it, into an optimizer."""
+    if zero.is_shared_out(optimizer):
+        zero.load_optimizer(optimizer, saved)
+    else:
+        optimizer.load_state_dict(_shard_optimizer(optimizer, saved))
+
+
+def _shard_optimizer(optimizer: Any, saved: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]

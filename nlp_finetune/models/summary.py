@@ -89,7 +89,9 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
 
     Of a module that is trained whole beside an adapter, the untouched original does not count: nothing runs it.
     """
-    sizes = [(p.numel(), p.requires_grad) for name, p in model.named_parameters() if _ORIGINAL not in name]
+    # DeepSpeed's ZeRO-3 leaves nothing of a weight where it was, but its size.
+    counted = [p for name, p in model.named_parameters() if _ORIGINAL not in name]
+    sizes = [(int(getattr(p, "ds_numel", p.numel())), p.requires_grad) for p in counted]
     return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
 
 

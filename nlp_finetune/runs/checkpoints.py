@@ -307,8 +307,7 @@ def load_optimizer(folder: Path | str, optimizer: Any, scheduler: Any, scaler: A
     folder = Path(folder)
     if optimizer is not None:
         saved = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
-        saved = compact.fitted(optimizer, saved)
-        optimizer.load_state_dict(sharding.shard_optimizer(optimizer, saved))
+        sharding.load_optimizer(optimizer, compact.fitted(optimizer, saved))
     for name, part in (("scheduler.pt", scheduler), ("scaler.pt", scaler)):
         if part is not None and (folder / name).is_file():
             part.load_state_dict(torch.load(folder / name, map_location="cpu", weights_only=True))

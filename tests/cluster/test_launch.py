@@ -41,6 +41,12 @@ def test_a_dry_run_prints_a_script_that_bash_accepts_and_writes_nothing(kind: st
     assert ("HF_HUB_OFFLINE=1" in script) == ("--offline" in more)
 
 
+@pytest.mark.parametrize("stage", [2, 3])
+def test_a_script_asks_for_the_stage_of_deepspeed(stage: int, tmp_path: Path) -> None:
+    script = dry_run(tmp_path, "slurm", "--strategy", f"zero{stage}").stdout
+    assert f"export ACCELERATE_USE_DEEPSPEED=true ACCELERATE_DEEPSPEED_ZERO_STAGE={stage}\n" in script
+
+
 def test_options_become_slurms_own(tmp_path: Path) -> None:
     options = ["--nodes", "4", "--gpus-per-node", "8", "--time", "02:00:00", "--partition", "gpu", "--account", "me"]
     options += ["--cpus-per-process", "6", "--mem", "100G", "--signal-before", "300", "--seeds", "1,2,3"]

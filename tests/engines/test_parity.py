@@ -34,6 +34,8 @@ def run_in_processes(settings: Settings, folder: Path) -> dict:
     command += [str(folder / "settings.json"), str(folder / "output.json")]
     root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    if settings.zero is not None:
+        environment |= {"ACCELERATE_USE_DEEPSPEED": "true"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((folder / "output.json").read_text())

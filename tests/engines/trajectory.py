@@ -6,6 +6,7 @@ torchrun --nproc_per_node 2 tests/engines/trajectory.py SETTINGS.json OUTPUT.jso
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ import nlp_finetune.engines  # noqa: F401  before the first import of transforme
 
 from transformers import TrainerCallback  # isort: skip
 
+from nlp_finetune import strategy
 from nlp_finetune.callbacks import make_thawing
 from nlp_finetune.data.balancing import BalancedClasses
 from nlp_finetune.data.batching import BatchPlan
@@ -49,7 +51,7 @@ from nlp_finetune.learning.regularizers import (
     r_drop,
 )
 from nlp_finetune.learning.schedules import make_scheduler
-from nlp_finetune.models import adapters, freezing, groups, rates, sharding
+from nlp_finetune.models import adapters, freezing, groups, rates, sharding, zero
 from nlp_finetune.models.compact import DecayOfTheRest, compact
 from nlp_finetune.runs.saving import Checkpoints
 from nlp_finetune.runs.timing import Stopwatch
@@ -78,6 +80,7 @@ class Settings:
     optimizer: str = "adamw"
     schedule: str = "linear"
     sharded: bool = False
+    zero: int | None = None
     checkpoint: str | None = None
     save_at: int | None = None
     regularizer: str | None = None
@@ -135,7 +138,7 @@ def build_job(settings: Settings, folder: str) -> Job:
     )
     mixing = Mixing(plan.lengths, 5, mixup=1.0) if settings.regularizer == "mixup" else None
     flow = Flow(plan, log_every=1, eval_every=2, save_every=None)
-    callbacks: list[Any] = [flow, RankSeed(3, rank=PartialState(cpu=True).process_index)]
+    callbacks: list[Any] = [flow, RankSeed(3, rank=_connect(settings).process_index)]
     if settings.clip_by_value is not None:
         callbacks.append(ClipByValue(settings.clip_by_value))
     if table is not None:
@@ -172,7 +175,8 @@ def build_job(settings: Settings, folder: str) -> Job:
             per_device_train_batch_size=settings.batch_size,
             gradient_accumulation_steps=settings.micro_batches,
             max_grad_norm=settings.max_grad_norm if settings.clip_by_value is None else 0.0,
-            use_cpu=True,
+            use_cpu=settings.zero is None,
+            **({} if settings.zero is None else zero.arguments(settings.zero, precision="fp32")),
             eval_strategy="no",
             save_strategy="no",
             logging_strategy="no",
@@ -194,6 +198,13 @@ def build_job(settings: Settings, folder: str) -> Job:
         on_gradients=health.on_gradients,
         resume_from=settings.checkpoint if settings.save_at is None else None,
     )
+
+
+def _connect(settings: Settings) -> PartialState:
+    if settings.zero is None:
+        return PartialState(cpu=True)
+    strategy.prepare_deepspeed(os.environ, has_accelerator=False)
+    return PartialState(backend="gloo")
 
 
 def _checkpoints(flow: Flow, folder: Path, settings: Settings) -> Checkpoints:
@@ -310,7 +321,7 @@ def _objective(settings: Settings) -> Any:
 def main() -> None:
     """Run on as many processes as the launcher started; rank 0 writes the result."""
     settings = Settings(**json.loads(Path(sys.argv[1]).read_text()))
-    state = PartialState(cpu=True)
+    state = _connect(settings)
     if state.num_processes != settings.processes:
         raise SystemExit(f"{state.num_processes} processes, not {settings.processes}")
     result = run(settings)
