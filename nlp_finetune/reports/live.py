@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,12 +13,16 @@ from nlp_finetune.reports.page import write_report
 from nlp_finetune.reports.reading import read
 from nlp_finetune.runs.folder import RunFolder, write_json
 
+_MOST_OF_THE_TIME = 0.05
+"""Share of the time that drawing may take: evaluations may follow each other faster than a page is drawn."""
+
 
 class LiveReport(TrainerCallback):  # type: ignore[misc]
-    """Writes progress.json and report.html at the start, at each evaluation and at the end of training.
+    """Writes progress.json and report.html at the start, at evaluations and at the end of training.
 
-    Main process only; comes after the callback that writes the history. `time_split` gives seconds by
-    part so far. Whatever goes wrong with the page is said once, and training goes on.
+    Main process only; comes after the callback that writes the history. An evaluation that comes soon after the
+    last drawing, measured by how long that took, leaves the page as it is. `time_split` gives seconds by part so far.
+    Whatever goes wrong with the page is said once, and training goes on.
     """
 
     def __init__(
@@ -37,6 +42,7 @@ class LiveReport(TrainerCallback):  # type: ignore[misc]
         self.trained: list[dict[str, Any]] = []
         self._flags: list[bool] = []
         self._failed = False
+        self._due_at = 0.0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
@@ -53,7 +59,7 @@ class LiveReport(TrainerCallback):  # type: ignore[misc]
         self._note_trained(state, model)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._draw(state)
+        self._draw(state, if_due=True)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._draw(state)
@@ -71,7 +77,8 @@ class LiveReport(TrainerCallback):  # type: ignore[misc]
         if not self.trained or self.trained[-1]["groups"] != groups:
             self.trained.append({"step": state.global_step, "groups": groups})
 
-    def _draw(self, state: TrainerState) -> None:
+    def _draw(self, state: TrainerState, *, if_due: bool = False) -> None:
+        begun = time.monotonic()
         try:
             write_json(
                 self.folder.progress,
@@ -85,7 +92,11 @@ class LiveReport(TrainerCallback):  # type: ignore[misc]
                     "trained": self.trained,
                 },
             )
+            if if_due and begun < self._due_at:
+                return
             write_report(self.folder)
+            now = time.monotonic()
+            self._due_at = now + (now - begun) / _MOST_OF_THE_TIME
         except Exception as error:
             if not self._failed:
                 self.say(f"report.html could not be written ({type(error).__name__}: {error}); training goes on")

@@ -205,6 +205,31 @@ def test_a_page_that_cannot_be_written_is_said_once_and_training_goes_on(tmp_pat
     assert len(said) == 2
 
 
+def test_evaluations_that_follow_each_other_quickly_do_not_each_draw_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nlp_finetune.reports import live as module
+
+    clock, drawn = [100.0], []
+
+    def draw(folder: RunFolder) -> None:
+        clock[0] += 2.0  # seconds that a page takes
+        drawn.append(clock[0])
+
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(module, "write_report", draw)
+    callback, state = live(RunFolder(tmp_path), []), TrainerState(max_steps=99)
+    events = (None, state, TrainerControl())
+    callback.on_train_begin(*events, model=model())  # type: ignore[arg-type]
+    for step in range(1, 100):
+        state.global_step, clock[0] = step, clock[0] + 1.0
+        callback.on_evaluate(*events)  # type: ignore[arg-type]
+    callback.on_train_end(*events)  # type: ignore[arg-type]
+    assert sum(2.0 for _ in drawn[:-1]) <= 0.06 * (clock[0] - 100.0) + 2.0
+    assert read(RunFolder(tmp_path)).progress["step"] == 99
+    assert len(drawn) >= 4
+
+
 def test_what_trains_when_is_noted_as_it_changes(tmp_path: Path) -> None:
     net, callback = model(), live(RunFolder(tmp_path), [])
     net.bert.encoder.layer[0].requires_grad_(False)  # type: ignore[attr-defined]
