@@ -1,6 +1,6 @@
 """Kill runs with SIGKILL at random moments; are the finished weights those of the run that never was?
 
-python benchmarks/kills.py [--kills 50] [--seed 1] [--minutes 30]
+python benchmarks/kills.py [--kills 50] [--seed 1] [--minutes 30] [--only RUN ...]
 
 Every run trains a small BERT from nothing with dropout, accumulation over micro batches and buckets by
 length; with LoRA and its dropout, with layers that thaw one after another, with a moving average of its
@@ -44,17 +44,19 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=30, help="no new run is begun after so long")
+    parser.add_argument("--only", nargs="*", metavar="RUN", help="kinds of runs to kill, for a table of their own")
     parser.add_argument("--note", default="", help="a remark on the machine, for the results")
     options = parser.parse_args()
     chance, end = random.Random(options.seed), time.monotonic() + 60 * options.minutes
     rows: list[list[str | int]] = []
     moments: Counter[str] = Counter()
     tried = survived = 0
-    for number, (workload, engine, processes) in enumerate(CELLS):
+    cells = [cell for cell in CELLS if not options.only or cell[0] in options.only]
+    for number, (workload, engine, processes) in enumerate(cells):
         if time.monotonic() > end:
             print(f"out of time before {workload}, {engine}, {processes}")
             break
-        share = (options.kills - tried) // (len(CELLS) - number)
+        share = (options.kills - tried) // (len(cells) - number)
         with tempfile.TemporaryDirectory() as scratch:
             found, equal = kill_and_finish(Path(scratch), workload, engine, processes, share, chance)
         kills = sum(found.values())
@@ -75,7 +77,14 @@ def report(
     title = f"Random kills: {survived} of {tried} survived"
     during = [[f"of these during {moment}", "", "", count, ""] for moment, count in moments.most_common()]
     total = ["all", "", "", tried, f"{survived} of {tried} kills survived"]
-    save("kills", title, header, [*rows, total, *during], seed=options.seed, note=options.note)
+    save(
+        "_".join(["kills", *(options.only or [])]),
+        title,
+        header,
+        [*rows, total, *during],
+        seed=options.seed,
+        note=options.note,
+    )
 
 
 def kill_and_finish(
@@ -107,14 +116,14 @@ def kill_and_finish(
     while sum(found.values()) < kills:
         before, last = runs.history(killed / "run"), beginning(killed / "run")
         started = runs.start(killed, *arguments, processes=processes)
-        started[0].until(lambda: begins_to_train(killed / "run", last))  # noqa: B023  called in this round only
+        started[0].until(lambda: begins_to_train(killed / "run", last) or is_finished(killed / "run"))  # noqa: B023
         left_s = length_s * (1 - len(before) / (len(runs.history(whole / "run")) + 4))
         time.sleep(chance.uniform(0, left_s))
         moment = what_is_done(killed / "run")
         for one in started:
             one.process.kill()
-        ended = runs.wait(started)
-        if ended[0].code == 0:  # it was quicker than the kill: it is compared, and another one begins
+        runs.wait(started)
+        if is_finished(killed / "run"):  # it was quicker than the kill: it is compared, and another one begins
             equal &= runs.same(runs.weights(killed / "run"), runs.weights(whole / "run"))
             shutil.rmtree(killed / "run")
             continue
@@ -128,6 +137,11 @@ def begins_to_train(run: Path, last: int) -> bool:
     from tests import tiny_runs as runs
 
     return beginning(run) > last and runs.is_training(run) and (run / "history.jsonl").is_file()
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a run is over; it may have been killed between that and its end as a process."""
+    return '"finished"' in (run / "status.json").read_text() if (run / "status.json").is_file() else False
 
 
 def beginning(run: Path) -> int:
