@@ -89,10 +89,10 @@ def _measure(name: str, variants: dict[str, Variant], rounds: list[list[tuple[st
 def _ours(run: Path) -> Callable[[str], Variant]:
     from datasets import Dataset
 
-    from nlp_finetune import runtime, saved_runs
+    from nlp_finetune import joining, saved_runs
     from nlp_finetune.data import ROW
 
-    here, found = runtime.start(), saved_runs.find(str(run))
+    here, found = joining.start(), saved_runs.find(str(run))
 
     def variant(precision: str) -> Variant:
         model = saved_runs.load(found, here, precision=precision)

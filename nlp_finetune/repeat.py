@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import nlp_finetune.torchvision_guard  # noqa: F401  before the first import of transformers
-from nlp_finetune import runtime as processes
+from nlp_finetune import joining
 from nlp_finetune.errors import EXIT_DONE, NlpFinetuneError, StoppedError
 from nlp_finetune.folds import Folds
 from nlp_finetune.job import Result
@@ -54,7 +54,7 @@ def fit(
             refuse_other_run(folder, recipe)
         if folder.is_finished:
             return Result(str(folder), read_json(folder.metrics), already_finished=True)
-    runtime = processes.start(threads=recipe.train.threads, timeout_s=timeout_s)
+    runtime = joining.start(threads=recipe.train.threads, timeout_s=timeout_s)
     destination = destination_of(recipe)
     if destination is not None:
         runtime.on_main(lambda: preflight(destination, say=say))

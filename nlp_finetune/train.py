@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nlp_finetune import check, resuming
+from nlp_finetune import check, joining, resuming
 from nlp_finetune import runtime as processes
 from nlp_finetune.build import Built, build
 from nlp_finetune.callbacks import lower_is_better
@@ -57,8 +57,8 @@ def _train(given: Recipe, stop: StopRequest, *, strict: bool, timeout_s: float |
     with _status_if_stopped(folder, stop):
         recipe = given
         if folder is not None:
-            recipe = resuming.with_decisions(given, folder, processes=processes.announced())
-        runtime = processes.start(threads=recipe.train.threads, timeout_s=timeout_s)
+            recipe = resuming.with_decisions(given, folder, processes=joining.announced())
+        runtime = joining.start(threads=recipe.train.threads, timeout_s=timeout_s)
         stop.announces = runtime.is_main
         say(runtime.described)
         for change in changes:
@@ -119,7 +119,7 @@ def _status_if_stopped(folder: RunFolder | None, stop: StopRequest) -> Iterator[
     except BaseException as error:
         if not stop.ended_early(error):
             raise
-        if folder is not None and processes.announced_rank() == 0:
+        if folder is not None and joining.announced_rank() == 0:
             with suppress(OSError):
                 folder.path.mkdir(parents=True, exist_ok=True)
                 step = int(read_json(folder.status).get("step", 0))

@@ -11,6 +11,7 @@ LAYERS = (
     ("cli", "__main__"),
     (
         "check",
+        "planning",
         "train",
         "finishing",
         "souping",
@@ -40,7 +41,7 @@ LAYERS = (
     ("tasks",),
     ("runs", "data", "models", "learning", "augment", "metrics"),
     ("recipe", "stopping"),
-    ("job", "network", "runtime", "strategy", "torchvision_guard", "versions"),
+    ("job", "joining", "network", "runtime", "strategy", "torchvision_guard", "versions"),
     ("errors", "__init__"),
 )
 """From top to bottom; a module may import its own layer and those below."""

@@ -49,9 +49,9 @@ def push(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="nlp-finetune-merge-") as scratch:
         weights = run.weights
         if to.merge and (weights / ADAPTER).is_file():
-            from nlp_finetune import runtime, saved_runs
+            from nlp_finetune import joining, saved_runs
 
-            weights = saved_runs.save_merged(saved_runs.find(arguments.run), Path(scratch), runtime.start())
+            weights = saved_runs.save_merged(saved_runs.find(arguments.run), Path(scratch), joining.start())
         done = publish(run.folder, to, weights=weights, again=again, say=say)
     if arguments.json:
         content = {

@@ -148,12 +148,13 @@ def _show_stages(stages: dict[str, Any], *, aside: bool) -> None:
 def check(arguments: argparse.Namespace) -> int:
     """Say what training would do and what is wrong with the data; train nothing."""
     recipe = _begin(arguments)
-    from nlp_finetune import runtime
-    from nlp_finetune.check import data_report, plan_report
+    from nlp_finetune import joining
+    from nlp_finetune.check import data_report
+    from nlp_finetune.planning import plan_report
     from nlp_finetune.preparation import prepare
 
     preview = None if arguments.preview is None else _preview_file(arguments.preview, recipe)
-    here = runtime.start(threads=recipe.train.threads)
+    here = joining.start(threads=recipe.train.threads)
     prepared = prepare(recipe, here)
     if preview is not None:
         from nlp_finetune.reports.preview import write_preview
@@ -272,11 +273,11 @@ def _read(path: str, arguments: argparse.Namespace, *, text_rows: TextRows = "li
 
 
 def _load(run: Run, arguments: argparse.Namespace) -> tuple[Runtime, Model]:
-    from nlp_finetune import runtime, saved_runs
+    from nlp_finetune import joining, saved_runs
 
     if arguments.batch_size < 1:
         raise InputError(f"--batch-size {arguments.batch_size}: at least 1.")
-    here = runtime.start()
+    here = joining.start()
     return here, saved_runs.load(run, here, batch_size=arguments.batch_size, precision=arguments.precision)
 
 
