@@ -29,6 +29,8 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("--note", default="", help="a remark on the machine, for the results")
     parser.add_argument("--rounds", type=int, default=10, help="turns of each variant, where variants take turns")
+    parser.add_argument("--seconds", type=float, default=4.0, help="about how long one turn lasts, likewise")
+    parser.add_argument("--only", default="", help="names of works and variants, with commas; all by default")
     return parser.parse_args()
 
 

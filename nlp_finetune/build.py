@@ -53,6 +53,7 @@ class Built:
     flow: Flow
     stateful: list[Any]
     precision: str
+    packed: bool = False
     average: WeightAverage | None = None
     cache: prefix_cache.PrefixCache | None = None
 
@@ -76,6 +77,9 @@ def build(
     training = choices.regularized(recipe.regularize, objective, choices.loss_name(recipe.loss, task))
     rows = augmenting.drawn_rows(prepared)
     lengths = list(prepared.encoded["train"]["length"])
+    run = partial(_run, model, objective, lambda: collate(faster.sample(rows, lengths)), runtime)
+    faster.fast_dropout(train.fast_dropout, model, run, runtime)
+    packed = faster.packed(recipe, task, model, lengths, run, runtime)
     precision = choose_precision(train.precision, runtime.device, say)
     micro_batches = choose_micro_batches(
         train.micro_batch_size, model, lengths, batch_size=prepared.batch_size, runtime=runtime, precision=precision,
@@ -145,7 +149,7 @@ def build(
         on_gradients=callbacks.on_gradients,
         processor=processor,
     )  # fmt: skip
-    return Built(job, callbacks.stopwatch, callbacks.flow, callbacks.stateful, precision, average, cache)
+    return Built(job, callbacks.stopwatch, callbacks.flow, callbacks.stateful, precision, packed, average, cache)
 
 
 def _optimizer(optim: Optim, model: Any, *, starts: Any) -> Callable[..., Any]:
@@ -220,6 +224,15 @@ def _average(section: Average, model: PreTrainedModel, plan: BatchPlan) -> Weigh
     first = math.floor(section.start * plan.steps) + 1
     say(f"average: what is validated and saved is the mean of the weights from step {first} of {plan.steps} on (SWA)")
     return WeightAverage(model, share=swa_share(plan, start=section.start, every=section.every))
+
+
+def _run(model: Any, objective: Any, batch: Callable[[], Mapping[str, Any]], runtime: Runtime) -> Any:
+    """One pass of the model over a batch."""
+    import torch
+
+    model.to(runtime.device)
+    moved = {name: value.to(runtime.device) if torch.is_tensor(value) else value for name, value in batch().items()}
+    return objective(model, moved, torch.ones((), device=runtime.device))
 
 
 def eval_batch_size(prepared: Prepared) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nlp_finetune.data.lengths import tokens_used
 from nlp_finetune.errors import InputError
 from nlp_finetune.learning.optimizers import DECOUPLED_DECAY, ELEMENTWISE
-from nlp_finetune.models import compact
+from nlp_finetune.models import compact, dropout, packing, row_attention
 from nlp_finetune.recipe import Recipe
 from nlp_finetune.runtime import Runtime, say
 from nlp_finetune.strategy import SHARDED
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 _WORTH_COMPACTING = 0.9
 """Share of a table's rows that training uses, up to which `auto` trains them alone."""
+_ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
+"""What families call the probability in their configuration."""
 
 
 def compact_vocabulary(
@@ -66,3 +69,88 @@ def _inexact(recipe: Recipe, task: base.BaseTask, processor: Any, runtime: Runti
     if recipe.augment.text or task.transform(processor) is not None:
         return "rows are changed at random in training, and may come to hold any token"
     return None
+
+
+def fast_dropout(asked: str, model: Any, run: Callable[[], Any], runtime: Runtime) -> None:
+    """Drop by cheap random bits, in every layer and in attention, on a CPU; `run` runs the model on a few rows.
+
+    The model is changed in place. Raises `InputError` where it is asked for on another device.
+    """
+    on_cpu = runtime.device.type == "cpu"
+    if asked == "on" and not on_cpu:
+        raise InputError(f"train.fast_dropout on: it is for CPUs, and this run is on {runtime.device.type}.")
+    if asked == "off" or not on_cpu or runtime.strategy == "fsdp":
+        return
+    base = packing.base_of(model)
+    replaced = dropout.put_fast_dropout(model)
+    in_attention = any(getattr(base.config, name, 0.0) for name in _ATTENTION_DROPOUT)
+    if in_attention and base._supports_attention_backend:
+        reason = _other_attention(base, run)
+        if reason is not None:
+            say(f"fast dropout: not in attention, which {base.config.model_type} does in a way of its own ({reason})")
+    if replaced:
+        say(f"fast dropout: {replaced} layers drop by 16 random bits an element; the probability is kept to 1/65536")
+
+
+def _other_attention(base: Any, run: Callable[[], Any]) -> str | None:
+    """Give a backbone attention with fast dropout; take it back, and say why, where it is not the same attention."""
+    before = base.config._attn_implementation
+    expected = packing.last_states(base, run)
+    row_attention.use(base, fast_dropout=True)
+    try:
+        reason = packing.difference(expected, packing.last_states(base, run))
+    except packing.FAULTS as error:
+        reason = str(error).partition("\n")[0]
+    if reason is not None:
+        base.set_attn_implementation(before)
+    return reason
+
+
+def packed(
+    recipe: Recipe, task: base.BaseTask, model: Any, lengths: Sequence[int], run: Callable[[], Any], runtime: Runtime
+) -> bool:
+    """Train without padding, where that is asked for or pays; gives whether. `run` runs the model on a few rows.
+
+    The model is changed in place. Raises `InputError` where it is asked for and the model can't.
+    """
+    asked = recipe.train.packing
+    if asked == "off" or task.images:
+        return False
+    reason = None if asked == "on" else _not_worth_packing(recipe, runtime)
+    if reason is None:
+        reason = "FSDP gathers weights by block" if runtime.strategy == "fsdp" else _pack(model, lengths, run)
+        if reason is not None and asked == "on":
+            kind = packing.base_of(model).config.model_type
+            raise InputError(f"train.packing on: {kind} can't train without padding here: {reason}. Leave it at auto.")
+    if reason is not None:
+        say(f"packing off: {reason}")
+        return False
+    say("packing: rows are laid end to end, without padding, from the first block to the last; each attends to itself")
+    return True
+
+
+def _not_worth_packing(recipe: Recipe, runtime: Runtime) -> str | None:
+    """Why `auto` pads: packing is on where it was measured to pay (docs/performance.md)."""
+    if runtime.device.type != "cpu":
+        return f"not measured on {runtime.device.type}; train.packing=on tries it"
+    return "train.bucket leaves little padding" if recipe.train.bucket else None
+
+
+def _pack(model: Any, lengths: Sequence[int], run: Callable[[], Any]) -> str | None:
+    """Put the hooks into a model; take them out, and say why, where batches would not be the same."""
+    if len(set(lengths)) == 1:
+        return "all rows are equally long, so there is no padding"
+    try:
+        made = packing.Packing(model)
+    except packing.NotPackableError as error:
+        return str(error)
+    reason = packing.fault(made, run)
+    if reason is not None:
+        made.remove()
+    return reason
+
+
+def sample(rows: Any, lengths: Sequence[int]) -> list[Mapping[str, Any]]:
+    """The shortest training row, one of middle length, and the longest."""
+    order = sorted(range(len(lengths)), key=lambda row: lengths[row])
+    return [rows[row] for row in (order[0], order[len(order) // 2], order[-1])]

@@ -120,7 +120,7 @@ def _training_figures(prepared: Prepared, built: Built, runtime: Runtime) -> dic
     return {
         "samples_per_second": round(steps * plan.batch_size / seconds, 2) if seconds else None,
         "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
-        "padding_fraction": round(plan.padding_fraction(steps), 4),
+        "padding_fraction": 0.0 if built.packed else round(plan.padding_fraction(steps), 4),
         "peak_memory_mb": round(max(runtime.gather(processes.peak_memory_mb(runtime.device))), 1),
         "seconds": round(seconds, 2),
         "time_split": {part: round(spent, 3) for part, spent in built.stopwatch.split.items()},
@@ -130,4 +130,5 @@ def _training_figures(prepared: Prepared, built: Built, runtime: Runtime) -> dic
         "total_parameters": total,
         "engine": prepared.recipe.train.engine,
         "precision": built.precision,
+        "packing": built.packed,
     }

@@ -33,6 +33,7 @@ from tests.tiny import TINY
         ),
         ("data.sampler=balanced loss.class_weights=balanced", "corrects the same again; choose one"),
         ("regularize.mixup=1 regularize.r_drop=1", "not together with r_drop, which takes rows for what they are"),
+        ("train.packing=on model.checkpoint=scratch:bart", "bart can't train without padding here: an encoder and a d"),
         ("regularize.r_drop=1 regularize.adversarial=1", "not together with r_drop"),
     ],
 )

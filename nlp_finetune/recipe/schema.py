@@ -215,6 +215,13 @@ class Train(Section):
         default="auto",
         description="Train only the rows of the embedding table that training reads; `auto` does where it is exact.",
     )
+    packing: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Lay rows end to end in place of padding them; `auto` does where that was measured to pay.",
+    )
+    fast_dropout: Literal["auto", "on", "off"] = Field(
+        default="auto", description="Cheap random bits for dropout on a CPU, its probability kept to 1/65536."
+    )
     bucket: bool = Field(default=True, description="Whether rows of like length share a batch, which saves padding.")
     report_to: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(
         default_factory=list,

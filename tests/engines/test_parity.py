@@ -173,6 +173,28 @@ def test_engines_change_rows_at_random_alike_in_every_epoch(micro_batches: int) 
     assert_same_trajectory(trainer, run(replace(settings, micro_batches=1)), tolerance=2e-5)
 
 
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_engines_agree_without_padding_and_with_fast_dropout(micro_batches: int) -> None:
+    settings = Settings(packed=True, fast_dropout=True, dropout=0.1, micro_batches=micro_batches)
+    trainer, accelerate = run(settings), run(replace(settings, engine="accelerate"))
+    assert_same_trajectory(trainer, accelerate, tolerance=1e-6)
+    assert trainer["weights"] == accelerate["weights"]
+
+
+@pytest.mark.parametrize("regularizer", [None, "r_drop", "adversarial"])
+@pytest.mark.parametrize("adapter", [None, "lora"])
+def test_a_run_without_padding_is_the_padded_one(regularizer: str | None, adapter: str | None) -> None:
+    settings = Settings(regularizer=regularizer, adapter=adapter, micro_batches=2)
+    assert_same_trajectory(run(settings), run(replace(settings, packed=True)), tolerance=2e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_train_without_padding_as_one(tmp_path: Path) -> None:
+    settings = Settings(packed=True, micro_batches=3)
+    two = run_in_processes(replace(settings, processes=2), tmp_path)
+    assert_same_trajectory(run(settings), two, tolerance=2e-5)
+
+
 @pytest.mark.parametrize("engine", ["trainer", "accelerate"])
 def test_patience_ends_both_engines_at_the_same_step(engine: str) -> None:
     # Evaluated every 2 steps; the first is the best, so patience 2 runs out at the third.

@@ -51,8 +51,9 @@ from nlp_finetune.learning.regularizers import (
     r_drop,
 )
 from nlp_finetune.learning.schedules import make_scheduler
-from nlp_finetune.models import adapters, freezing, groups, rates, sharding, zero
+from nlp_finetune.models import adapters, freezing, groups, packing, rates, row_attention, sharding, zero
 from nlp_finetune.models.compact import DecayOfTheRest, compact
+from nlp_finetune.models.dropout import put_fast_dropout
 from nlp_finetune.runs.saving import Checkpoints
 from nlp_finetune.runs.timing import Stopwatch
 from nlp_finetune.runtime import Runtime
@@ -89,6 +90,8 @@ class Settings:
     layer_decay: float = 1.0
     clip_by_value: float | None = None
     compact: bool = False
+    packed: bool = False
+    fast_dropout: bool = False
     max_grad_norm: float = 1.0
 
 
@@ -125,6 +128,11 @@ def build_job(settings: Settings, folder: str) -> Job:
     torch.manual_seed(0)
     model = _model(settings)
     table = compact(model, tokens_used(Dataset.from_list(_rows(settings)), besides=[0])) if settings.compact else None
+    if settings.fast_dropout:
+        put_fast_dropout(model)
+        row_attention.use(packing.base_of(model), fast_dropout=True)
+    if settings.packed:
+        packing.Packing(model)
     if settings.regularizer == "neftune":
         add_noise(model, alpha=5.0)
     plan = BatchPlan(
