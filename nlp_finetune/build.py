@@ -81,7 +81,8 @@ def build(
     faster.fast_dropout(train.fast_dropout, model, run, runtime)
     packed = faster.packed(recipe, task, model, lengths, run, runtime)
     precision = choose_precision(train.precision, runtime.device, say)
-    micro_batches = choose_micro_batches(
+    faster.check_budget(recipe, task, lengths)
+    micro_batches = 1 if train.max_tokens is not None else choose_micro_batches(
         train.micro_batch_size, model, lengths, batch_size=prepared.batch_size, runtime=runtime, precision=precision,
         collate=collate, rows=rows, objective=training, inputs=task.probe_inputs(processor), say=say,
     )  # fmt: skip
@@ -97,6 +98,7 @@ def build(
     plan = BatchPlan(
         lengths, prepared.batch_size, prepared.steps, train.seed,
         processes=runtime.processes, micro_batches=micro_batches, bucket=train.bucket, balanced=balanced,
+        max_tokens=train.max_tokens, padded=not packed,
     )  # fmt: skip
     average = _average(recipe.average, model, plan)
     callbacks = make_callbacks(

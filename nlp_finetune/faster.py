@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nlp_finetune import choices
 from nlp_finetune.data.lengths import tokens_used
 from nlp_finetune.errors import InputError
 from nlp_finetune.learning.optimizers import DECOUPLED_DECAY, ELEMENTWISE
@@ -148,6 +149,23 @@ def _pack(model: Any, lengths: Sequence[int], run: Callable[[], Any]) -> str | N
     if reason is not None:
         made.remove()
     return reason
+
+
+def check_budget(recipe: Recipe, task: base.BaseTask, lengths: Sequence[int]) -> None:
+    """Raise `InputError` for a `train.max_tokens` that rows don't fit into, or that changes what is learned."""
+    most = recipe.train.max_tokens
+    if most is None:
+        return
+    coupled = choices.coupling(recipe, task)
+    if coupled is not None:
+        raise InputError(f"train.max_tokens: {coupled[0]}, and each step would have others. Use micro_batch_size.")
+    if task.images:
+        raise InputError("train.max_tokens: images have no tokens. Use train.micro_batch_size.")
+    if most < max(lengths):
+        raise InputError(
+            f"train.max_tokens {most}: the longest training row has {max(lengths)} tokens. Raise it, or lower "
+            f"{' or '.join(f'task.{name}' for name in task.length_options[:1]) or 'the length of rows'}."
+        )
 
 
 def sample(rows: Any, lengths: Sequence[int]) -> list[Mapping[str, Any]]:

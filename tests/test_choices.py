@@ -33,7 +33,8 @@ from tests.tiny import TINY
         ),
         ("data.sampler=balanced loss.class_weights=balanced", "corrects the same again; choose one"),
         ("regularize.mixup=1 regularize.r_drop=1", "not together with r_drop, which takes rows for what they are"),
-        ("train.packing=on model.checkpoint=scratch:bart", "bart can't train without padding here: an encoder and a d"),
+        ("train.max_tokens=20", "train.max_tokens 20: the longest training row has 32 tokens"),
+        ("train.max_tokens=64 regularize.supervised_contrastive=1", "compares the rows of a micro batch"),
         ("regularize.r_drop=1 regularize.adversarial=1", "not together with r_drop"),
     ],
 )

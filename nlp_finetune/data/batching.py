@@ -19,9 +19,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from nlp_finetune.data import token_budget
 from nlp_finetune.data.balancing import BalancedClasses
 
 _POOL_BATCHES = 50
@@ -34,7 +36,8 @@ class BatchPlan:
 
     `lengths` holds one length (tokens) a row; `micro_batches` is the number of micro batches that one
     process runs in one optimizer step (gradient accumulation). `steps` optimizer steps are planned. With
-    `balanced` an epoch has as many rows as ever, its classes equally often.
+    `balanced` an epoch has as many rows as ever, its classes equally often. With `max_tokens` each step has as
+    many micro batches as it takes for none to have more tokens, padding counted where they are `padded`.
     """
 
     lengths: Sequence[int]
@@ -45,6 +48,8 @@ class BatchPlan:
     micro_batches: int = 1
     bucket: bool = True
     balanced: BalancedClasses | None = None
+    max_tokens: int | None = None
+    padded: bool = True
     _epochs: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -127,11 +132,18 @@ class BatchPlan:
     def micro_batch_draws(self, step: int, process: int) -> list[np.ndarray]:
         """Draw numbers of the same."""
         draws = self._draws(step)
-        if self.bucket:
+        if self.bucket or self.max_tokens is not None:
             draws = draws[np.argsort(np.asarray(self.lengths)[draws % self.rows], kind="stable")]
-        pieces = np.array_split(draws, self.micro_batches * self.processes)
+        pieces = self._cut(draws)
         # Neighbouring pieces (of like length) go to different processes, so that none waits for another.
         return pieces[process :: self.processes]
+
+    def _cut(self, draws: np.ndarray) -> list[np.ndarray]:
+        if self.max_tokens is None:
+            return np.array_split(draws, self.micro_batches * self.processes)
+        lengths = np.asarray(self.lengths)[draws % self.rows].tolist()
+        rows = token_budget.pieces(lengths, most=self.max_tokens, processes=self.processes, padded=self.padded)
+        return np.split(draws, np.cumsum(rows)[:-1])
 
     def sampler(self, process: int) -> ProcessBatches:
         """All micro batches of one process, as a batch sampler for a `DataLoader` over `DrawnRows`."""
@@ -151,18 +163,24 @@ class BatchPlan:
 
 @dataclass(frozen=True)
 class ProcessBatches:
-    """Batch sampler: draw numbers of the micro batches of one process, step after step."""
+    """Batch sampler: draw numbers of the micro batches of one process, step after step.
+
+    With a budget of tokens it gives all micro batches of a step at once, as a list of lists.
+    """
 
     plan: BatchPlan
     process: int
 
     def __len__(self) -> int:
-        return self.plan.steps * self.plan.micro_batches
+        return self.plan.steps * (self.plan.micro_batches if self.plan.max_tokens is None else 1)
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[Any]]:
         for step in range(self.plan.steps):
-            for draws in self.plan.micro_batch_draws(step, self.process):
-                yield draws.tolist()
+            window = [draws.tolist() for draws in self.plan.micro_batch_draws(step, self.process)]
+            if self.plan.max_tokens is None:
+                yield from window
+            else:
+                yield window
 
 
 def planned_steps(*, rows: int, batch_size: int, epochs: float, max_steps: int | None) -> int:

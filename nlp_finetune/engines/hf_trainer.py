@@ -61,8 +61,29 @@ class JobTrainer(Trainer):  # type: ignore[misc]
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], torch.Tensor]:
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        items = torch.tensor(sum(map(self.job.count_items, batches)), device=device)
+        parts = [part for batch in batches for part in _parts(batch)]
+        items = torch.tensor(sum(map(self.job.count_items, parts)), device=device)
         return batches, self.accelerator.reduce(items, "sum")
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: Any, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        # With a budget of tokens the Trainer sees a step as one batch: it can't take another number of them each time.
+        *parts, last = _parts(inputs)
+        losses = []
+        for part in parts:
+            with self._defer_fsdp_gradient_reduction() if self._is_sharded else self.accelerator.no_sync(model):
+                losses.append(super().training_step(model, part, num_items_in_batch))
+            self.control = self.callback_handler.on_substep_end(self.args, self.state, self.control)
+        losses.append(super().training_step(model, last, num_items_in_batch))
+        return torch.stack(losses).sum() if parts else losses[0]
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        return sum(super(JobTrainer, self).floating_point_ops(part) for part in _parts(inputs))
+
+    @property
+    def _is_sharded(self) -> bool:
+        return sharding.is_sharded(self.job.model)
 
     def compute_loss(
         self,
@@ -118,6 +139,11 @@ class JobTrainer(Trainer):  # type: ignore[misc]
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+
+def _parts(batch: Any) -> list[Batch]:
+    """The micro batches in what the loader gives: itself, or all those of a step."""
+    return batch if isinstance(batch, list) else [batch]
 
 
 def fit(job: Job) -> Fitted:

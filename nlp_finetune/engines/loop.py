@@ -62,7 +62,7 @@ class Loop:
         batches = self._micro_batches()
         resume_from = self.job.resume_from
         while self.state.global_step < self.job.batches.steps:
-            window = list(islice(batches, self.args.gradient_accumulation_steps))
+            window = self._window(batches)
             if resume_from is not None:
                 # After the first batch is read, as the Trainer does, so that both engines resume alike.
                 rank, processes = self.accelerator.process_index, self.accelerator.num_processes
@@ -79,6 +79,13 @@ class Loop:
         loader = train_loader(self.job, process=self.accelerator.process_index)
         done = self.state.global_step * self.args.gradient_accumulation_steps
         return iter(skip_first_batches(loader, done) if done else loader)
+
+    def _window(self, batches: Iterator[Any]) -> list[Batch]:
+        """The micro batches of the next optimizer step."""
+        if self.job.batches.max_tokens is not None:
+            window: list[Batch] = next(batches)
+            return window
+        return list(islice(batches, self.args.gradient_accumulation_steps))
 
     def _step(self, window: list[Batch]) -> None:
         """One optimizer step over the micro batches of this process."""

@@ -215,6 +215,11 @@ class Train(Section):
         default="auto",
         description="Train only the rows of the embedding table that training reads; `auto` does where it is exact.",
     )
+    max_tokens: Count | None = Field(
+        default=None,
+        description="Most tokens in one forward pass of one process, padding included: a step is cut into as many "
+        "micro batches as that takes; null cuts by `micro_batch_size`.",
+    )
     packing: Literal["auto", "on", "off"] = Field(
         default="auto",
         description="Lay rows end to end in place of padding them; `auto` does where that was measured to pay.",
@@ -235,6 +240,8 @@ class Train(Section):
     def conflicts(self) -> list[Conflict]:
         if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
             return [("seeds", "a seed stands there twice")]
+        if self.micro_batch_size != "auto" and self.max_tokens is not None:
+            return [("max_tokens", "cuts a step by tokens: leave train.micro_batch_size at auto")]
         if self.micro_batch_size != "auto" and self.micro_batch_size > self.batch_size:
             return [("micro_batch_size", f"larger than train.batch_size, which is {self.batch_size}")]
         if self.on_divergence == "stop" and self.max_rollbacks != type(self).model_fields["max_rollbacks"].default:

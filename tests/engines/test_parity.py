@@ -173,6 +173,34 @@ def test_engines_change_rows_at_random_alike_in_every_epoch(micro_batches: int) 
     assert_same_trajectory(trainer, run(replace(settings, micro_batches=1)), tolerance=2e-5)
 
 
+@pytest.mark.parametrize("engine", ["trainer", "accelerate"])
+def test_a_budget_of_tokens_does_not_change_the_trajectory(engine: str) -> None:
+    assert_same_trajectory(run(Settings(engine=engine)), run(Settings(engine=engine, max_tokens=24)), tolerance=2e-5)
+
+
+def test_engines_agree_with_a_budget_of_tokens_and_dropout() -> None:
+    settings = Settings(max_tokens=24, dropout=0.1, changing_rows=True)
+    trainer, accelerate = run(settings), run(replace(settings, engine="accelerate"))
+    assert_same_trajectory(trainer, accelerate, tolerance=1e-6)
+    assert trainer["weights"] == accelerate["weights"]
+
+
+@pytest.mark.parametrize("engine", ["trainer", "accelerate"])
+def test_a_run_with_a_budget_of_tokens_goes_on_where_it_stopped(engine: str, tmp_path: Path) -> None:
+    settings = Settings(engine=engine, max_tokens=24, dropout=0.1)
+    checkpoint = str(tmp_path / "step-4")
+    run(replace(settings, checkpoint=checkpoint, save_at=4))
+    assert run(replace(settings, checkpoint=checkpoint))["weights"] == run(settings)["weights"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["trainer", "accelerate"])
+def test_two_processes_train_with_a_budget_of_tokens_as_one(engine: str, tmp_path: Path) -> None:
+    settings = Settings(engine=engine, max_tokens=24)
+    two = run_in_processes(replace(settings, processes=2), tmp_path)
+    assert_same_trajectory(run(settings), two, tolerance=2e-5)
+
+
 @pytest.mark.parametrize("micro_batches", [1, 3])
 def test_engines_agree_without_padding_and_with_fast_dropout(micro_batches: int) -> None:
     settings = Settings(packed=True, fast_dropout=True, dropout=0.1, micro_batches=micro_batches)

@@ -90,6 +90,7 @@ class Settings:
     layer_decay: float = 1.0
     clip_by_value: float | None = None
     compact: bool = False
+    max_tokens: int | None = None
     packed: bool = False
     fast_dropout: bool = False
     max_grad_norm: float = 1.0
@@ -143,6 +144,7 @@ def build_job(settings: Settings, folder: str) -> Job:
         processes=settings.processes,
         micro_batches=settings.micro_batches,
         balanced=BalancedClasses([row["labels"] for row in _rows(settings)], 5) if settings.balanced else None,
+        max_tokens=settings.max_tokens,
     )
     mixing = Mixing(plan.lengths, 5, mixup=1.0) if settings.regularizer == "mixup" else None
     flow = Flow(plan, log_every=1, eval_every=2, save_every=None)

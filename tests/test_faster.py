@@ -1,0 +1,38 @@
+"""What makes training faster is refused by name where a model can't have it, and left off where it is not asked for."""
+
+import pytest
+
+from nlp_finetune import faster
+from nlp_finetune.errors import InputError
+from nlp_finetune.recipe import Recipe, load
+from nlp_finetune.runtime import Runtime
+from nlp_finetune.tasks.base import names, options_of
+from tests.tasks.families import Setting, make
+
+
+def recipe(*overrides: str, name: str = "text_cls") -> Recipe:
+    return load(name, overrides=overrides, task_options=options_of, task_names=names()).recipe
+
+
+def packs(settings: Recipe, setting: Setting) -> bool:
+    import torch
+
+    here = Runtime(0, 1, 0, 1, torch.device("cpu"), 1)
+    lengths = setting.batch["attention_mask"].sum(-1).tolist()
+    return faster.packed(
+        settings, setting.task, setting.model, lengths,
+        lambda: setting.model(**setting.task.model_inputs(setting.batch)), here,
+    )  # fmt: skip
+
+
+def test_a_family_that_cannot_do_without_padding_is_refused_by_name() -> None:
+    setting = make("bart", "seq2seq")
+    with pytest.raises(InputError, match="bart can't train without padding here: an encoder and a decoder"):
+        packs(recipe("train.packing=on", name="seq2seq"), setting)
+    assert not packs(recipe("train.bucket=false", name="seq2seq"), setting)
+
+
+def test_auto_packs_where_rows_of_all_lengths_meet() -> None:
+    assert not packs(recipe(), make("bert", "text_classification"))
+    assert packs(recipe("train.bucket=false"), make("bert", "text_classification"))
+    assert not packs(recipe("train.bucket=false", "train.packing=off"), make("bert", "text_classification"))
