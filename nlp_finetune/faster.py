@@ -84,8 +84,9 @@ def fast_dropout(asked: str, model: Any, run: Callable[[], Any], runtime: Runtim
         return
     base = packing.base_of(model)
     replaced = dropout.put_fast_dropout(model)
-    in_attention = any(getattr(base.config, name, 0.0) for name in _ATTENTION_DROPOUT)
-    if in_attention and base._supports_attention_backend:
+    config = getattr(base, "config", None)
+    in_attention = any(getattr(config, name, 0.0) for name in _ATTENTION_DROPOUT)
+    if in_attention and getattr(base, "_supports_attention_backend", False):
         reason = _other_attention(base, run)
         if reason is not None:
             say(f"fast dropout: not in attention, which {base.config.model_type} does in a way of its own ({reason})")

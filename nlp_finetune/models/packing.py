@@ -46,7 +46,7 @@ class Packing:
         self.used = False
         """Whether any batch was packed so far."""
         self.handles = [self.base.register_forward_pre_hook(self._begin, with_kwargs=True)]
-        if self.base._supports_attention_backend:
+        if getattr(self.base, "_supports_attention_backend", False):
             if self.base.config._attn_implementation not in row_attention.NAMES:
                 row_attention.use(self.base)
             self._hook_blocks(rest=True)
@@ -133,13 +133,14 @@ def base_of(model: Any) -> Any:
 
 def _blocks(base: Any) -> tuple[nn.ModuleList, Any]:
     """The blocks of a backbone, and what holds them if each runs several times."""
-    if getattr(base.config, "is_encoder_decoder", False):
+    config = getattr(base, "config", None)
+    if getattr(config, "is_encoder_decoder", False):
         raise NotPackableError("an encoder and a decoder have rows of two kinds")
     lists = list(block_lists(base))
     if len(lists) != 1:
         raise NotPackableError(f"{len(lists)} lists of blocks where one is expected")
     name, blocks = lists[0]
-    runs = getattr(base.config, "num_hidden_layers", len(blocks))
+    runs = getattr(config, "num_hidden_layers", len(blocks))
     if runs == len(blocks):
         return blocks, None
     holder = name.rpartition(".")[0]

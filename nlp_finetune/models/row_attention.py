@@ -120,3 +120,9 @@ def use(model: Any, *, fast_dropout: bool = False) -> None:
         AttentionInterface.register(name, partial(attention, drop=drop))
         AttentionMaskInterface.register(name, _mask)
     model.set_attn_implementation(WITH_FAST_DROPOUT if fast_dropout else NAME)
+    # Whatever another model in this process did before: batches are padded until a hook that follows says otherwise.
+    model.base_model.register_forward_pre_hook(_padded, prepend=True)
+
+
+def _padded(*_: Any) -> None:
+    Current.rows = None

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from nlp_finetune.learning.losses import build_loss
+from nlp_finetune.models import row_attention
 from nlp_finetune.models.packing import NotPackableError, Packing, fault
-from nlp_finetune.models.row_attention import Current
 from tests.tasks.families import Setting, fits, make
 from tests.tasks.test_families import adapted_model
 
@@ -52,12 +52,9 @@ def assert_same(setting: Setting, model: Any) -> None:
                 parameter.normal_(std=0.15)
     packed = copy.deepcopy(model)
     packing = Packing(packed)
-    try:
-        loss, outputs, gradients = step(setting, packed)
-        assert packing.used
-        assert (setting.batch["attention_mask"] == 0).any()
-    finally:
-        Current.rows = None
+    loss, outputs, gradients = step(setting, packed)
+    assert packing.used
+    assert (setting.batch["attention_mask"] == 0).any()
     expected_loss, expected, expected_gradients = step(setting, model)
     close(loss, expected_loss)
     assert outputs.keys() == expected.keys()
@@ -123,3 +120,12 @@ def test_evaluation_is_padded() -> None:
     packing = Packing(setting.model)
     setting.answer(setting.model)
     assert not packing.used
+
+
+def test_what_one_model_did_last_is_nothing_to_another() -> None:
+    packed, other = make("bert", "text_classification"), make("bert", "text_classification")
+    Packing(packed.model)
+    step(packed, packed.model)
+    expected = other.answer(other.model)
+    row_attention.use(other.model)
+    close(other.answer(other.model), expected)
