@@ -15,7 +15,7 @@ from common import ROOT, save
 
 sys.path.insert(0, str(ROOT))
 
-import nlp_finetune.torchvision_guard  # noqa: E402, F401  before the first import of transformers
+import nlp_finetune.torchvision_guard  # noqa: F401  before the first import of transformers
 
 TOKENS = 11_568
 

@@ -12,7 +12,6 @@ from nlp_finetune.learning.optimizers import DECOUPLED_DECAY, ELEMENTWISE
 from nlp_finetune.models import compact, dropout, packing, row_attention
 from nlp_finetune.recipe import Recipe
 from nlp_finetune.runtime import Runtime, say
-from nlp_finetune.strategy import SHARDED
 from nlp_finetune.tasks import base
 
 if TYPE_CHECKING:
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 
 _WORTH_COMPACTING = 0.9
 """Share of a table's rows that training uses, up to which `auto` trains them alone."""
+_WHOLE_WEIGHTS = ("single", "ddp")
+"""Strategies with which each process holds all weights and all states of the optimizer."""
 _ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
 """What families call the probability in their configuration."""
 
@@ -65,8 +66,8 @@ def _inexact(recipe: Recipe, task: base.BaseTask, processor: Any, runtime: Runti
         return "optim.weight_decay moves rows that are never read, and an average takes them in; it is exact at 0"
     if recipe.freeze.gradual is not None:
         return "freeze.gradual thaws the table as a whole"
-    if runtime.strategy in SHARDED:
-        return "FSDP and DeepSpeed share out the table as a whole"
+    if runtime.strategy not in _WHOLE_WEIGHTS:
+        return f"{runtime.strategy} shares out the table as a whole"
     if recipe.augment.text or task.transform(processor) is not None:
         return "rows are changed at random in training, and may come to hold any token"
     return None
@@ -80,7 +81,7 @@ def fast_dropout(asked: str, model: Any, run: Callable[[], Any], runtime: Runtim
     on_cpu = runtime.device.type == "cpu"
     if asked == "on" and not on_cpu:
         raise InputError(f"train.fast_dropout on: it is for CPUs, and this run is on {runtime.device.type}.")
-    if asked == "off" or not on_cpu or runtime.strategy == "fsdp":
+    if asked == "off" or not on_cpu or runtime.strategy not in _WHOLE_WEIGHTS:
         return
     base = packing.base_of(model)
     replaced = dropout.put_fast_dropout(model)
@@ -120,7 +121,8 @@ def packed(
         return False
     reason = None if asked == "on" else _not_worth_packing(recipe, runtime)
     if reason is None:
-        reason = "FSDP gathers weights by block" if runtime.strategy == "fsdp" else _pack(model, lengths, run)
+        whole = runtime.strategy in _WHOLE_WEIGHTS
+        reason = _pack(model, lengths, run) if whole else f"{runtime.strategy} gathers weights by block"
         if reason is not None and asked == "on":
             kind = packing.base_of(model).config.model_type
             raise InputError(f"train.packing on: {kind} can't train without padding here: {reason}. Leave it at auto.")
