@@ -8,6 +8,7 @@ from typing import Any
 
 from nlp_finetune.build import Built
 from nlp_finetune.errors import InputError
+from nlp_finetune.models import adapters
 from nlp_finetune.preparation import Prepared
 from nlp_finetune.recipe import Recipe, differences, fingerprint, is_free, load
 from nlp_finetune.runs import checkpoints, sealing
@@ -103,6 +104,16 @@ def refuse_other_data(folder: RunFolder, prepared: Prepared) -> None:
         f"output_dir {folder}: the data are not those that this run began with:\n  " + "\n  ".join(found)
         + "\nPut the former data back to go on, or choose another output_dir."
     )  # fmt: skip
+
+
+def refuse_other_base(folder: RunFolder, model: Any) -> None:
+    """Raise `InputError` where an adapter's base has other weights than those that this run began on."""
+    before, now = read_json(folder.decisions).get("base_weights"), adapters.digest_of_base(model)
+    if before is not None and before != now:
+        raise InputError(
+            f"output_dir {folder}: the weights of model.checkpoint have changed since this run began, and its adapter is "
+            "for the former ones. Put those back to go on, or choose another output_dir."
+        )
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,8 @@ def _train(given: Recipe, stop: StopRequest, *, strict: bool, timeout_s: float |
         identity = resuming.identity(given, prepared)
         make = partial(_make, prepared, folder, runtime, stop, about={**identity, "code": code()})
         attempt = Attempt(make())
+        if recipe.train.resume == "auto":
+            resuming.refuse_other_base(folder, attempt.built.job.model)
         if not folder.checkpoints.is_dir():
             folder.refuse_full(least_bytes=_least_bytes(attempt.built, recipe))
         runtime.on_main(folder.create)
@@ -202,6 +204,7 @@ def _record_start(
                 "loss": prepared.task.losses()[0] if recipe.loss.name == "auto" else recipe.loss.name,
                 "threads": runtime.threads,
                 "micro_batch_size": built.job.args.per_device_train_batch_size,
+                "base_weights": adapters.digest_of_base(built.job.model),
             },
         )
         write_json(folder.check, report.as_json())

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests.command_line import run
 from tests.tiny import TINY
@@ -123,6 +123,23 @@ def test_a_run_that_was_stopped_half_way_ends_bit_for_bit_the_same(engine: str, 
     assert same(weights(folder), weights(finished))
     one, two = (load_file(f / "adapter" / "adapter_model.safetensors") for f in (folder, finished))
     assert same(one, two)
+
+
+@pytest.mark.slow
+def test_a_run_does_not_go_on_where_its_base_has_changed(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "model", tmp_path / "base")
+    arguments = (*TINY, *LORA, "model.checkpoint=base", "model.tokenizer=null", "model.config={}", "output_dir=run")
+    assert run(*arguments, cwd=tmp_path).code == 0
+    unfinished = tmp_path / "run"
+    for name in ("metrics.json", "status.json"):
+        (unfinished / name).unlink()
+    changed = load_file(tmp_path / "base" / "model.safetensors")
+    changed["classifier.bias"].add_(1)
+    save_file(changed, tmp_path / "base" / "model.safetensors", {"format": "pt"})
+    done = run(*arguments, cwd=tmp_path)
+    assert done.code == 2, done.stderr
+    assert "the weights of model.checkpoint have changed since this run began" in done.stderr
+    assert (unfinished / "checkpoints" / "step-8").is_dir()
 
 
 def test_both_engines_give_the_same_run(finished: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nlp_finetune.errors import InputError
-from nlp_finetune.models import adapters, settings, weights
+from nlp_finetune.models import adapters, base_weights, settings, weights
 from nlp_finetune.models.checkpoint import resolve
 from nlp_finetune.models.heads import shorten
 from nlp_finetune.models.hub import local_folder
@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 def is_saved_in(folder: Path) -> bool:
     """Whether a folder holds an adapter that `adapters.export` wrote."""
     return (folder / adapters.CONFIG).is_file()
+
+
+def _check_unchanged(folder: Path, base: Path) -> None:
+    """Raise `InputError` where the base has other weights than those that the adapter was trained on."""
+    known = base_weights.read(folder / adapters.BASE_CONFIG)
+    if known is not None and known != base_weights.digest(base):
+        raise InputError(
+            "Its weights have changed since the adapter was trained on them. Put the former ones back, or use the "
+            "run's `model/`, where the adapter is merged."
+        )
 
 
 def load_merged(folder: Path, *, auto_class: str, say: Callable[[str], None]) -> PreTrainedModel:
@@ -37,6 +47,7 @@ def load_merged(folder: Path, *, auto_class: str, say: Callable[[str], None]) ->
     try:
         source = resolve(base, revision=revision)
         found = local_folder(source, weights=True, say=say)
+        _check_unchanged(folder, found)
         loaded = weights.load(
             found,
             auto_class=auto_class,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_finetune.errors import InputError, NlpFinetuneError
-from nlp_finetune.models import resnet_files
+from nlp_finetune.models import base_weights, resnet_files
 from nlp_finetune.models import targets as layers
 from nlp_finetune.models.checkpoint import Checkpoint
 from nlp_finetune.models.heads import shorten
@@ -46,22 +46,25 @@ _LINEAR_ONLY = ("pissa", "vera")
 class Base:
     """The model under an adapter, as its `adapter_config.json` names it: a Hub id and commit, or an absolute folder.
 
-    `unsaved` is a base that is on no disk yet; `export` saves it where `name` says.
+    `unsaved` is a base that is on no disk yet; `export` saves it where `name` says. `digest` is that of the
+    checkpoint's weights where they are on disk and might change; a commit on the Hub never does.
     """
 
     name: str
     revision: str | None = None
     unsaved: PreTrainedModel | None = field(default=None, compare=False)
+    digest: str | None = None
 
 
 def find_base(checkpoint: Checkpoint, model: PreTrainedModel, *, keep: Path) -> Base:
     """How others find the base of an adapter; one from scratch, or converted, goes to the folder `keep`."""
     if checkpoint.kind == "scratch" or resnet_files.is_converted(local_folder(checkpoint, weights=False)):
-        return Base(str(keep.resolve()), unsaved=copy.deepcopy(model))
+        found = base_weights.digest(Path(checkpoint.location)) if checkpoint.kind == "file" else None
+        return Base(str(keep.resolve()), unsaved=copy.deepcopy(model), digest=found)
     if checkpoint.kind == "hub":
         # The folder of a Hub checkpoint is called like its commit.
         return Base(checkpoint.location, local_folder(checkpoint, weights=False).name)
-    return Base(checkpoint.location)
+    return Base(checkpoint.location, digest=base_weights.digest(Path(checkpoint.location)))
 
 
 def add(
@@ -206,6 +209,11 @@ def is_adapted(model: nn.Module) -> bool:
     return type(model).__module__.startswith("peft.")
 
 
+def digest_of_base(model: Any) -> str | None:
+    """Digest of the weights under an adapter where they are on disk; None for a model without one."""
+    return model.base.digest if is_adapted(model) else None
+
+
 def save(adapted: PeftModel, folder: Path) -> None:
     """Write adapter and what is trained whole, as they are now, so that `load` and peft can read them."""
     _write(adapted, adapted.peft_config["default"], _state(adapted), folder)
@@ -247,6 +255,9 @@ def export(adapted: PeftModel, folder: Path) -> None:
         model.generation_config.save_pretrained(folder)
     if adapted.base.unsaved is not None:
         adapted.base.unsaved.save_pretrained(adapted.base.name)
+        base_weights.write(folder / BASE_CONFIG, base_weights.digest(Path(adapted.base.name)))
+    else:
+        base_weights.write(folder / BASE_CONFIG, adapted.base.digest)
 
 
 def merge(adapted: PeftModel) -> PreTrainedModel:

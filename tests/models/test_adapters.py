@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import torch
 import transformers
 from peft import PeftModel
 from peft.utils import ModulesToSaveWrapper
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
 from nlp_finetune.errors import InputError, NlpFinetuneError
 from nlp_finetune.models import adapters
+from nlp_finetune.models.adapted import load_merged
 from nlp_finetune.models.checkpoint import Checkpoint
 from nlp_finetune.models.summary import count_parameters
 from tests.models.conftest import Lines, load
@@ -291,6 +294,23 @@ def test_a_base_in_a_folder_is_named_and_not_copied(tmp_path: Path) -> None:
     checkpoint = Checkpoint("here", "folder", "/somewhere/here", None)
     base = adapters.find_base(checkpoint, scratch("bert"), keep=tmp_path / "base")
     assert (base, base.unsaved) == (adapters.Base("/somewhere/here"), None)
+
+
+def test_an_adapter_does_not_load_on_a_base_whose_weights_have_changed(tmp_path: Path) -> None:
+    scratch("bert").save_pretrained(tmp_path / "base")
+    base = adapters.find_base(
+        Checkpoint("here", "folder", str(tmp_path / "base"), None), scratch("bert"), keep=tmp_path
+    )
+    trained = adapters.add(scratch("bert"), **DEFAULTS, base=base, say=Lines())
+    adapters.export(trained, tmp_path / "adapter")
+    load = partial(load_merged, tmp_path / "adapter", auto_class="AutoModelForSequenceClassification", say=Lines())
+    load()
+    file = tmp_path / "base" / "model.safetensors"
+    changed = load_file(file)
+    changed["classifier.bias"].add_(1)
+    save_file(changed, file, {"format": "pt"})
+    with pytest.raises(InputError, match="weights have changed since the adapter was trained on them"):
+        load()
 
 
 def test_a_base_on_the_hub_is_named_with_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
