@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nlp_finetune.torchvision_guard  # noqa: F401  before the first import of transformers
 from nlp_finetune import joining
-from nlp_finetune.errors import EXIT_DONE, NlpFinetuneError, StoppedError
+from nlp_finetune.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, NlpFinetuneError, StoppedError
 from nlp_finetune.folds import Folds
 from nlp_finetune.job import Result
 from nlp_finetune.recipe import Recipe, to_yaml
@@ -26,7 +28,7 @@ from nlp_finetune.runs.folder import RunFolder, read_json, replaced_folder, writ
 from nlp_finetune.runs.publishing import preflight, publish
 from nlp_finetune.runtime import Runtime, say
 from nlp_finetune.series import Seeds, Series
-from nlp_finetune.stopping import StopRequest, stop_request
+from nlp_finetune.stopping import StopRequest, command_with, stop_request
 from nlp_finetune.train import default_folder, destination_of, train
 
 _PARTS = "parts"
@@ -60,9 +62,12 @@ def fit(
         runtime.on_main(lambda: preflight(destination, say=say))
     folder = runtime.on_main(lambda: folder or default_folder(recipe))
     folder.refuse_unwritable()
-    series = _series(recipe, runtime)
-    results = _fit_parts(series, recipe, folder, runtime, stop, strict=strict)
-    metrics: dict[str, Any] = runtime.on_main(lambda: _gather(series, folder, results))
+    standing = _Standing(folder, runtime)
+    with _honest(standing, stop):
+        series = _series(recipe, runtime)
+        results = _fit_parts(series, recipe, standing, stop, strict=strict)
+        standing.at = "the end, where the parts are put together"
+        metrics: dict[str, Any] = runtime.on_main(lambda: _gather(series, folder, results))
     if destination is not None and runtime.is_main:
         stop.release()  # the run is finished; a push can be done again
         again = f"nlp-finetune push {shlex.quote(str(folder))} {shlex.join(destination.options())}"
@@ -89,32 +94,63 @@ def _series(recipe: Recipe, runtime: Runtime) -> Series:
     return Seeds(recipe)
 
 
-def _fit_parts(
-    series: Series, recipe: Recipe, folder: RunFolder, runtime: Runtime, stop: StopRequest, *, strict: bool
-) -> list[Result]:
+@dataclass
+class _Standing:
+    """How far a series has come, for `status.json` on top: parts that are done, and what it is at."""
+
+    folder: RunFolder
+    runtime: Runtime
+    at: str = "the beginning"
+    done: int = 0
+
+    def note(self, state: str, *, code: int | None = None, reason: str = "") -> None:
+        """Write it down; a first part that was refused has left nothing, and neither do we."""
+        if self.runtime.is_main and self.folder.path.is_dir():
+            with suppress(OSError):  # on a full disk the message that follows is what counts
+                self.folder.set_status(state, exit_code=code, reason=reason, step=self.done)
+
+    def stopped(self, code: int) -> StoppedError:
+        """Note that a request to stop ended the series here; the error that says how to go on."""
+        self.note("stopped", code=code, reason=f"stopped at {self.at}")
+        return StoppedError(f"stopped at {self.at}. To go on:\n  {command_with(self.folder)}")
+
+
+@contextmanager
+def _honest(standing: _Standing, stop: StopRequest) -> Iterator[None]:
+    """Write into `status.json` on top how the block ended, wherever in it or between its parts that was."""
+    try:
+        yield
+    except StoppedError as error:
+        raise standing.stopped(error.exit_code) from error
+    except NlpFinetuneError as error:
+        standing.note("failed", code=error.exit_code, reason=str(error))
+        raise
+    except BaseException as error:
+        if stop.ended_early(error):
+            raise standing.stopped(EXIT_STOPPED) from error
+        if isinstance(error, KeyboardInterrupt):
+            standing.note("stopped", code=EXIT_INTERRUPTED, reason=f"interrupted twice, at {standing.at}")
+        else:
+            standing.note("failed", code=EXIT_FAILED, reason=f"{type(error).__name__}: {error}")
+        raise
+
+
+def _fit_parts(series: Series, recipe: Recipe, standing: _Standing, stop: StopRequest, *, strict: bool) -> list[Result]:
     """One run a part, one after the other; `status.json` on top says how far it came, in parts."""
     results: list[Result] = []
-
-    def note(state: str, *, code: int | None = None, reason: str = "") -> None:
-        if runtime.is_main and folder.path.is_dir():
-            folder.set_status(state, exit_code=code, reason=reason, step=len(results))
-
+    folder, runtime = standing.folder, standing.runtime
     while (part := series.next(folder, results)) is not None:
+        standing.at = part.label
+        # Asked while the part before was finished, which nothing could cut short any more.
+        if runtime.any(stop.reason is not None)[0]:
+            raise StoppedError
         say(f"{part.label}: {part.recipe.output_dir}")
         if folder.recipe.is_file():
-            note("running", reason=part.label)
-        try:
-            results.append(train(part.recipe, strict=strict, stop=stop))
-        except StoppedError as error:
-            where = f"stopped at {part.label}"
-            note("stopped", code=error.exit_code, reason=where)
-            raise StoppedError(f"{where}. The same command with output_dir={folder} goes on.") from error
-        except NlpFinetuneError as error:
-            # A first part that was refused has left nothing, and neither do we.
-            note("failed", code=error.exit_code, reason=str(error))
-            raise
+            standing.note("running", reason=part.label)
+        results.append(train(part.recipe, strict=strict, stop=stop))
+        standing.done = len(results)
         runtime.on_main(lambda: _claim(recipe, folder))
-        note("running", reason=part.label)
+        standing.note("running", reason=part.label)
         if (line := series.done(results)) is not None:
             say(line)
     return results

@@ -111,8 +111,8 @@ def refuse_other_base(folder: RunFolder, model: Any) -> None:
     before, now = read_json(folder.decisions).get("base_weights"), adapters.digest_of_base(model)
     if before is not None and before != now:
         raise InputError(
-            f"output_dir {folder}: the weights of model.checkpoint have changed since this run began, and its adapter is "
-            "for the former ones. Put those back to go on, or choose another output_dir."
+            f"output_dir {folder}: the weights of model.checkpoint have changed since this run began, and its adapter "
+            "is for the former ones. Put those back to go on, or choose another output_dir."
         )
 
 

@@ -1,6 +1,7 @@
 """Several seeds are several ordinary runs, and one run of which the spread is known."""
 
 import json
+import os
 import signal
 import statistics
 import subprocess
@@ -92,24 +93,56 @@ def test_a_seed_that_stands_there_twice_is_refused(tmp_path: Path) -> None:
     assert "a seed stands there twice" in done.stderr
 
 
-@pytest.mark.slow
-def test_a_run_that_was_stopped_goes_on_with_the_seed_at_which_it_stopped(folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(Path(__file__).parents[1] / "run.py"), "train", *TINY, *SEEDS]
-    command += [f"output_dir={tmp_path / 'run'}"]
+ROOT = Path(__file__).parents[1]
+LONGER = (*TINY, *SEEDS[:2], "data.validation=null", "train.max_steps=25", "train.log_every=1", "train.eval_every=25")
+
+
+def stop(folder: Path, *, when: str) -> tuple[int, str]:
+    """Start the two seeds, send SIGTERM as soon as a file is there, and give exit code and what was printed."""
+    command = [sys.executable, str(ROOT / "run.py"), "train", *LONGER, f"output_dir={folder}"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "run/parts/seed-2/history.jsonl").exists() and time.monotonic() < deadline:
+    deadline = time.monotonic() + 200
+    while not (folder / when).exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=120)
-    if process.returncode == 75:  # else it was done before the signal came
-        assert "stopped at seed 2 (2 of 2)" in said
-        assert read(tmp_path / "run" / "status.json")["exit_code"] == 75
-    again = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    _, said = process.communicate(timeout=200)
+    return process.returncode, said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("when", "where"),
+    [
+        ("parts/seed-1/history.jsonl", "seed 1 (1 of 2)"),
+        ("parts/seed-1/metrics.json", "seed 1 (1 of 2)|seed 2 (2 of 2)"),
+        ("parts/seed-2/history.jsonl", "seed 2 (2 of 2)"),
+    ],
+    ids=["in the first", "between", "in the second"],
+)
+def test_a_stop_in_or_between_the_parts_is_told_on_top(when: str, where: str, tmp_path: Path) -> None:
+    code, said = stop(tmp_path / "run", when=when)
+    assert code == 75, said
+    status = read(tmp_path / "run" / "status.json")
+    assert (status["state"], status["exit_code"]) == ("stopped", 75)
+    assert status["reason"] in [f"stopped at {part}" for part in where.split("|")]
+    assert status["reason"] in said
+    assert said.rstrip().endswith(f"output_dir={tmp_path / 'run'}")
+
+
+@pytest.mark.slow
+def test_the_command_that_is_printed_goes_on_with_the_part_that_was_stopped(tmp_path: Path) -> None:
+    _, said = stop(tmp_path / "run", when="parts/seed-2/history.jsonl")
+    printed = said.rstrip().splitlines()[-1].strip()
+    assert printed.startswith("python run.py train ")
+    here = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    again = subprocess.run(printed, shell=True, cwd=ROOT, env=here, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stderr
+    assert read(tmp_path / "run" / "status.json")["state"] == "finished"
+    done = run("train", *LONGER, f"output_dir={tmp_path / 'whole'}", cwd=tmp_path)
+    assert done.code == 0, done.stderr
     for seed in (1, 2):
         name = f"parts/seed-{seed}/model/model.safetensors"
-        assert (tmp_path / "run" / name).read_bytes() == (folder / "run" / name).read_bytes()
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_the_lowest_loss_and_the_highest_accuracy_are_best() -> None:
