@@ -42,6 +42,8 @@ OURS = {
     "logging_steps": "train.log_every",
     "metric_for_best_model": "train.metric",
     "dataloader_num_workers": "train.workers",
+    "activation_checkpointing": "train.gradient_checkpointing",
+    "gradient_checkpointing": "train.gradient_checkpointing",
     "train_sampling_strategy": "train.bucket",
     "label_smoothing_factor": "loss.label_smoothing",
     "output_dir": "output_dir",

@@ -54,6 +54,7 @@ class Built:
     stateful: list[Any]
     precision: str
     packed: bool = False
+    recomputes: bool = False
     average: WeightAverage | None = None
     cache: prefix_cache.PrefixCache | None = None
 
@@ -79,13 +80,17 @@ def build(
     lengths = list(prepared.encoded["train"]["length"])
     run = partial(_run, model, objective, lambda: collate(faster.sample(rows, lengths)), runtime)
     faster.fast_dropout(train.fast_dropout, model, run, runtime)
-    packed = faster.packed(recipe, task, model, lengths, run, runtime)
-    precision = choose_precision(train.precision, runtime.device, say)
+    packed = train.gradient_checkpointing != "on" and faster.packed(recipe, task, model, lengths, run, runtime)
+    decided: list[str] = []
+    precision = choose_precision(train.precision, runtime.device, decided.append)
     faster.check_budget(recipe, task, lengths)
-    micro_batches = 1 if train.max_tokens is not None else choose_micro_batches(
-        train.micro_batch_size, model, lengths, batch_size=prepared.batch_size, runtime=runtime, precision=precision,
-        collate=collate, rows=rows, objective=training, inputs=task.probe_inputs(processor), say=say,
+    micro_batches, recomputes = choose_micro_batches(
+        train.micro_batch_size if train.max_tokens is None else None,
+        "off" if packed else train.gradient_checkpointing, model, lengths, batch_size=prepared.batch_size,
+        runtime=runtime, precision=precision, collate=collate, rows=rows, objective=training,
+        inputs=task.probe_inputs(processor), say=decided.append,
     )  # fmt: skip
+    say("; ".join(decided))
     coupled = choices.coupling(recipe, task)
     if coupled is not None:
         pieces = micro_batches * runtime.processes
@@ -151,7 +156,9 @@ def build(
         on_gradients=callbacks.on_gradients,
         processor=processor,
     )  # fmt: skip
-    return Built(job, callbacks.stopwatch, callbacks.flow, callbacks.stateful, precision, packed, average, cache)
+    return Built(
+        job, callbacks.stopwatch, callbacks.flow, callbacks.stateful, precision, packed, recomputes, average, cache
+    )
 
 
 def _optimizer(optim: Optim, model: Any, *, starts: Any) -> Callable[..., Any]:

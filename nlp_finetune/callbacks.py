@@ -128,7 +128,7 @@ def make_callbacks(
         stateful.append(plateau)
         callbacks.append(plateau)
     if train.patience is not None:
-        early = EarlyStopping(patience=train.patience, say=say)
+        early = EarlyStopping(patience=train.patience, min_delta=train.min_delta, say=say)
         stateful.append(early)
         callbacks.append(early)
     if runtime.is_main:

@@ -52,7 +52,8 @@ def refuse_other_run(folder: RunFolder, recipe: Recipe) -> list[str]:
 def with_decisions(recipe: Recipe, folder: RunFolder, *, processes: int) -> Recipe:
     """What `auto` decided when the run started holds for all of it; threads, while there are as many processes."""
     decisions = read_json(folder.decisions)
-    names = ["precision"] if recipe.train.max_tokens is not None else ["precision", "micro_batch_size"]
+    names = ["precision", "gradient_checkpointing"]
+    names += [] if recipe.train.max_tokens is not None else ["micro_batch_size"]
     if read_json(folder.environment).get("processes") == processes:
         names.append("threads")
     update: dict[str, Any] = {name: decisions[name] for name in names if name in decisions}

@@ -203,6 +203,7 @@ def _record_start(
                 "precision": built.precision,
                 "loss": prepared.task.losses()[0] if recipe.loss.name == "auto" else recipe.loss.name,
                 "threads": runtime.threads,
+                "gradient_checkpointing": "on" if built.recomputes else "off",
                 "micro_batch_size": built.job.args.per_device_train_batch_size,
                 "base_weights": adapters.digest_of_base(built.job.model),
             },

@@ -33,12 +33,15 @@ class Patience(TrainerCallback):  # type: ignore[misc]
         lr_scheduler: Any = None,
         **_: Any,
     ) -> TrainerControl:
-        is_best = state.best_global_step == state.global_step
-        self.evaluations_without_best = 0 if is_best else self.evaluations_without_best + 1
+        self.evaluations_without_best = 0 if self.counts(state) else self.evaluations_without_best + 1
         if self.evaluations_without_best >= self.patience and not control.should_training_stop:
             self.evaluations_without_best = 0
             self.run_out(state, control, lr_scheduler)
         return control
+
+    def counts(self, state: TrainerState) -> bool:
+        """Whether this evaluation is a new best."""
+        return bool(state.best_global_step == state.global_step)
 
     def run_out(self, state: TrainerState, control: TrainerControl, lr_scheduler: Any) -> None:
         """What is done then."""
@@ -46,11 +49,38 @@ class Patience(TrainerCallback):  # type: ignore[misc]
 
 
 class EarlyStopping(Patience):
-    """Ends training."""
+    """Ends training; `min_delta` is how much better than the last one that counted a new best must be to count.
+
+    The best weights are kept all the same. Prechelt 1998, Early Stopping - But When?
+    """
+
+    def __init__(self, *, patience: int, min_delta: float = 0.0, say: Callable[[str], None]) -> None:
+        super().__init__(patience=patience, say=say)
+        self.min_delta = min_delta
+        self.counted: float | None = None
+        """The last best that counted."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "counted": self.counted}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        super().load_state_dict(saved)
+        self.counted = saved.get("counted")
+
+    def counts(self, state: TrainerState) -> bool:
+        if not super().counts(state):
+            return False
+        best: float | None = state.best_metric
+        # A new best is better than the one before, whichever way the metric goes.
+        if best is not None and self.counted is not None and abs(best - self.counted) <= self.min_delta:
+            return False
+        self.counted = best
+        return True
 
     def run_out(self, state: TrainerState, control: TrainerControl, lr_scheduler: Any) -> None:
+        by = f" by more than {self.min_delta:g}" if self.min_delta else ""
         self.say(
-            f"early stopping at step {state.global_step}: no better than step {state.best_global_step} "
+            f"early stopping at step {state.global_step}: no better{by} than step {state.best_global_step} "
             f"in {self.patience} evaluations"
         )
         control.should_training_stop = True

@@ -22,6 +22,7 @@ from nlp_finetune.recipe.section import (
     BelowOne,
     Conflict,
     Count,
+    NotNegative,
     OpenFraction,
     Positive,
     Section,
@@ -168,6 +169,11 @@ class Train(Section):
         default="auto",
         description="Number format of the computation; `auto` takes bf16 where a GPU supports it.",
     )
+    gradient_checkpointing: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Whether blocks are computed again in the backward pass to save memory; `auto` does it where "
+        "micro batches would be too small without.",
+    )
     threads: Count | Literal["auto"] = Field(
         default="auto",
         description="CPU threads of one process; `auto` shares the cores among the local processes.",
@@ -197,6 +203,9 @@ class Train(Section):
     patience: Count | None = Field(
         default=None,
         description="Stop after so many evaluations in a row without a new best; null never stops early.",
+    )
+    min_delta: NotNegative = Field(
+        default=0.0, description="How much better a new best must be to count; for `patience`."
     )
     on_divergence: Literal["stop", "rollback"] = Field(
         default="stop",
@@ -242,10 +251,14 @@ class Train(Section):
             return [("seeds", "a seed stands there twice")]
         if self.micro_batch_size != "auto" and self.max_tokens is not None:
             return [("max_tokens", "cuts a step by tokens: leave train.micro_batch_size at auto")]
+        if self.packing == "on" and self.gradient_checkpointing == "on":
+            return [("packing", "blocks of packed rows cannot be computed again: leave gradient_checkpointing at auto")]
         if self.micro_batch_size != "auto" and self.micro_batch_size > self.batch_size:
             return [("micro_batch_size", f"larger than train.batch_size, which is {self.batch_size}")]
         if self.on_divergence == "stop" and self.max_rollbacks != type(self).model_fields["max_rollbacks"].default:
             return [("max_rollbacks", "nothing is rolled back: it needs train.on_divergence: rollback")]
+        if self.patience is None and self.min_delta:
+            return [("min_delta", "nothing stops early: it needs train.patience")]
         if len(set(self.report_to)) < len(self.report_to):
             return [("report_to", "names a tracker twice")]
         return []

@@ -140,6 +140,28 @@ def test_engines_and_cuts_agree_where_classes_are_balanced(micro_batches: int) -
     assert_same_trajectory(trainer, run(replace(settings, micro_batches=2)), tolerance=2e-5)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"adapter": "lora"}, {"frozen_layers": 1}, {"thaw_every": 2}],
+    ids=["whole", "lora", "frozen", "thawing"],
+)
+@pytest.mark.parametrize("engine", ["trainer", "accelerate"])
+def test_computing_blocks_again_changes_nothing(engine: str, more: dict) -> None:
+    settings = Settings(engine=engine, dropout=0.1, micro_batches=2, **more)
+    plain, again = run(settings), run(replace(settings, recomputes=True))
+    assert again["loss"] == plain["loss"]
+    assert again["weights"] == plain["weights"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize("engine", ["trainer", "accelerate"])
+def test_two_processes_compute_blocks_again_as_one_keeps_them(engine: str, sharded: bool, tmp_path: Path) -> None:
+    settings = Settings(engine=engine, micro_batches=2)
+    two = run_in_processes(replace(settings, recomputes=True, processes=2, sharded=sharded), tmp_path)
+    assert_same_trajectory(run(settings), two, tolerance=2e-5)
+
+
 def test_engines_agree_with_dropout() -> None:
     trainer = run(Settings(engine="trainer", dropout=0.1, micro_batches=2))
     accelerate = run(Settings(engine="accelerate", dropout=0.1, micro_batches=2))

@@ -51,7 +51,17 @@ from nlp_finetune.learning.regularizers import (
     r_drop,
 )
 from nlp_finetune.learning.schedules import make_scheduler
-from nlp_finetune.models import adapters, freezing, groups, packing, rates, row_attention, sharding, zero
+from nlp_finetune.models import (
+    adapters,
+    freezing,
+    groups,
+    packing,
+    rates,
+    recomputing,
+    row_attention,
+    sharding,
+    zero,
+)
 from nlp_finetune.models.compact import DecayOfTheRest, compact
 from nlp_finetune.models.dropout import put_fast_dropout
 from nlp_finetune.runs.saving import Checkpoints
@@ -89,6 +99,7 @@ class Settings:
     average: str | None = None
     layer_decay: float = 1.0
     clip_by_value: float | None = None
+    recomputes: bool = False
     compact: bool = False
     max_tokens: int | None = None
     packed: bool = False
@@ -136,6 +147,8 @@ def build_job(settings: Settings, folder: str) -> Job:
         packing.Packing(model)
     if settings.regularizer == "neftune":
         add_noise(model, alpha=5.0)
+    if settings.recomputes:
+        recomputing.turn_on(model)
     plan = BatchPlan(
         [len(row["input_ids"]) for row in _rows(settings)],
         settings.batch_size,

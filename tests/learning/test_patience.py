@@ -24,6 +24,25 @@ def test_training_stops_only_after_evaluations_in_a_row() -> None:
     assert [evaluate(callback, step=s, best=b).should_training_stop for s, b in bests] == [False] * 4 + [True]
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_best_that_is_hardly_better_does_not_count_and_small_steps_add_up(sign: int) -> None:
+    callback = EarlyStopping(patience=2, min_delta=0.1, say=lambda _: None)
+    stopped = []
+    for step, score in enumerate([0.5, 0.56, 0.62, 0.65, 0.72], 1):
+        state = TrainerState(global_step=step, best_global_step=step, best_metric=sign * score)
+        control = callback.on_evaluate(SimpleNamespace(), state, TrainerControl())
+        stopped.append(control.should_training_stop)
+    assert stopped == [False, False, False, False, True]  # 0.62 counts against 0.5; 0.65 and 0.72 not against 0.62
+
+
+def test_what_counted_last_survives_a_checkpoint() -> None:
+    callback, other = (EarlyStopping(patience=2, min_delta=0.1, say=print) for _ in range(2))
+    state = TrainerState(global_step=1, best_global_step=1, best_metric=0.5)
+    callback.on_evaluate(SimpleNamespace(), state, TrainerControl())
+    other.load_state_dict(callback.state_dict())
+    assert other.counted == 0.5
+
+
 def test_the_rate_is_cut_once_for_all_groups_and_the_count_begins_anew() -> None:
     model = torch.nn.Linear(2, 2)  # weight and bias: two groups
     optimizer = make_optimizer(model, name="sgd", learning_rate=1.0, weight_decay=0.1)
