@@ -23,6 +23,7 @@ from nlp_finetune.learning.clipping import ClipByValue
 from nlp_finetune.learning.flow import Flow
 from nlp_finetune.learning.micro_batch import check_coupling, choose_micro_batches, freeze_unused
 from nlp_finetune.learning.optimizers import make_optimizer
+from nlp_finetune.learning.out_of_memory import MemoryGuard
 from nlp_finetune.learning.precision import choose_precision
 from nlp_finetune.learning.regularizers import PullToStart, add_noise
 from nlp_finetune.learning.schedules import make_scheduler
@@ -106,10 +107,11 @@ def build(
         max_tokens=train.max_tokens, padded=not packed,
     )  # fmt: skip
     average = _average(recipe.average, model, plan)
+    memory = None if coupled is not None else _memory_guard(plan, runtime)
     callbacks = make_callbacks(
         train, optim, plan, model=model, precision=precision, metric=prepared.metric, folder=folder, runtime=runtime,
         stop=stop, about=about, average=average,
-        keep_best=recipe.average.keep if recipe.average.name == "soup" else 1,
+        keep_best=recipe.average.keep if recipe.average.name == "soup" else 1, memory=memory,
     )  # fmt: skip
     cache = prefix_cache.make(
         prepared, model, rows, objective=objective, training=training, precision=precision, runtime=runtime,
@@ -136,8 +138,9 @@ def build(
         train=rows,
         collate=collate,
         batches=plan,
-        objective=callbacks.stopwatch.timed(training),
+        objective=callbacks.stopwatch.timed(training if memory is None else memory.guarded(training)),
         count_items=task.count_items,
+        memory=memory,
         score=partial(
             _score, prepared, objective=objective, runtime=runtime, stop=stop, flow=callbacks.flow, average=average,
             shortcut=None if cache is None else cache.shortcuts["validation"],
@@ -181,6 +184,17 @@ def rate_factors(model: Any, optim: Optim) -> dict[int, float]:
     """Factor of the learning rate of each parameter that trains, by its `id`."""
     return rates.factors(
         model, layer_decay=optim.layer_decay, head_multiplier=optim.head_multiplier, patterns=optim.rates
+    )
+
+
+def _memory_guard(plan: BatchPlan, runtime: Runtime) -> MemoryGuard | None:
+    """What runs micro batches in parts where memory runs out; None of shards, whose passes are those of all."""
+    if runtime.strategy == "fsdp":
+        return None
+    return MemoryGuard(
+        fewest_rows=plan.batch_size // (plan.processes * plan.micro_batches),
+        agree=None if runtime.processes == 1 else lambda flag: runtime.any(flag)[0],
+        say=say,
     )
 
 

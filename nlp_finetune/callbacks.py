@@ -11,6 +11,7 @@ from nlp_finetune.learning.averaging import WeightAverage
 from nlp_finetune.learning.divergence import FiniteWatch, Rollbacks
 from nlp_finetune.learning.flow import Flow, RankSeed, Requests
 from nlp_finetune.learning.health import Doctor, Health
+from nlp_finetune.learning.out_of_memory import MemoryGuard
 from nlp_finetune.learning.patience import EarlyStopping, ReduceOnPlateau
 from nlp_finetune.learning.thawing import Thawing, thaw_steps
 from nlp_finetune.models import freezing, groups
@@ -92,6 +93,7 @@ def make_callbacks(
     about: Mapping[str, Any],
     average: WeightAverage | None = None,
     keep_best: int = 1,
+    memory: MemoryGuard | None = None,
 ) -> Callbacks:
     """The callbacks of a run.
 
@@ -117,7 +119,13 @@ def make_callbacks(
         keep=keep_best,
     )
     averages = [] if average is None else [average]
-    stateful: list[Any] = [stopwatch, Rollbacks(), *averages, *([best] if keep_best > 1 else [])]
+    stateful: list[Any] = [
+        stopwatch,
+        Rollbacks(),
+        *([] if memory is None else [memory]),
+        *averages,
+        *([best] if keep_best > 1 else []),
+    ]
     seed = RankSeed(train.seed, rank=runtime.rank)
     watch = FiniteWatch(agree=lambda flag: runtime.any(flag)[0], scaled=precision == "fp16")
     health = make_health(model, flow, runtime)

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from nlp_finetune import recovery, resuming
 from nlp_finetune.build import Built
 from nlp_finetune.errors import NlpFinetuneError
 from nlp_finetune.learning.divergence import DivergedError
+from nlp_finetune.learning.out_of_memory import OutOfMemory
 from nlp_finetune.preparation import Prepared
 from nlp_finetune.runs.folder import RunFolder
 from nlp_finetune.runs.recording import Progress
@@ -55,6 +58,8 @@ def fit(
         except DivergedError as error:
             # What the engine holds on to hangs on the traceback.
             diverged = DivergedError(error.what, error.step)
+        except (OutOfMemory, torch.OutOfMemoryError) as error:
+            raise recovery.with_smaller_micro_batches(error, attempt.built, folder) from None
         finally:
             for callback in job.callbacks:
                 if isinstance(callback, Progress):
@@ -84,8 +89,6 @@ def _handle(
 
 
 def _let_go() -> None:
-    import torch
-
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from nlp_finetune.data.batching import BatchPlan
     from nlp_finetune.data.drawing import DrawnRows
+    from nlp_finetune.learning.out_of_memory import MemoryGuard
 
 Batch = dict[str, Any]
 Objective = Callable[["torch.nn.Module", Batch, "torch.Tensor"], tuple["torch.Tensor", Any]]
@@ -37,7 +38,8 @@ class Job:
     evaluates the model on the validation rows and returns plain metrics, or None where the run was asked to
     stop meanwhile, which ends training; the two factories take the (possibly wrapped) model and the planned
     number of optimizer steps; `on_gradients` is called in each optimizer step, between clipping and the
-    optimizer, with the norm of all gradients before clipping.
+    optimizer, with the norm of all gradients before clipping; `memory` says in how many parts a micro batch runs
+    where memory has run out, and is None where it must run whole.
     """
 
     model: torch.nn.Module
@@ -51,6 +53,7 @@ class Job:
     make_optimizer: Callable[[torch.nn.Module], torch.optim.Optimizer]
     make_scheduler: Callable[[torch.optim.Optimizer, int], LRScheduler]
     callbacks: list[TrainerCallback] = field(default_factory=list)
+    memory: MemoryGuard | None = None
     on_gradients: Callable[[float | torch.Tensor | None], None] = lambda norm: None
     processor: Any = None
     resume_from: str | None = None

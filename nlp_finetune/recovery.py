@@ -17,7 +17,7 @@ from nlp_finetune.learning.divergence import DivergedError, Offender, are_finite
 from nlp_finetune.models import sharding
 from nlp_finetune.preparation import Prepared
 from nlp_finetune.runs import checkpoints, halving
-from nlp_finetune.runs.folder import RunFolder, disk_faults
+from nlp_finetune.runs.folder import RunFolder, disk_faults, read_json, write_json
 from nlp_finetune.runs.recording import History
 from nlp_finetune.runtime import Runtime, say
 
@@ -136,4 +136,18 @@ def roll_back(
     say(
         f"rolled back to step {step} ({done} of at most {most} times): the learning rate is halved from here on, "
         f"{_FACTOR**done:g} times that of the recipe"
+    )
+
+
+def with_smaller_micro_batches(error: Exception, built: Built, folder: RunFolder) -> NlpFinetuneError:
+    """Write down that the run is to go on with micro batches of half the size; gives what to say of it."""
+    rows = built.job.args.per_device_train_batch_size // 2
+    cause = str(error).splitlines()[0] if isinstance(error, NlpFinetuneError) else "out of memory in a training step."
+    if rows < 1 or not folder.decisions.is_file():
+        return NlpFinetuneError(f"{cause} Set train.gradient_checkpointing=on or a smaller task.max_length.")
+    with disk_faults("the decision", folder.decisions):
+        write_json(folder.decisions, {**read_json(folder.decisions), "micro_batch_size": rows})
+    return NlpFinetuneError(
+        f"{cause} The same command goes on from the newest checkpoint with micro batches of {rows} rows (the rows of a "
+        "step stay the same)."
     )

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerControl
 
 from nlp_finetune.engines.loading import number, train_loader
+from nlp_finetune.engines.parts import MicroBatches
 from nlp_finetune.job import Batch, Fitted, Job
 from nlp_finetune.models import sharding, zero
 from nlp_finetune.runs import checkpoints
@@ -40,6 +41,7 @@ class JobTrainer(Trainer):  # type: ignore[misc]
             callbacks=job.callbacks,
         )
         self.remove_callback(PrinterCallback)
+        self.micro_batches = MicroBatches(job, self.accelerator, wrapped=lambda: self.model_wrapped)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         return train_loader(self.job, process=self.args.process_index)
@@ -63,6 +65,7 @@ class JobTrainer(Trainer):  # type: ignore[misc]
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         parts = [part for batch in batches for part in _parts(batch)]
         items = torch.tensor(sum(map(self.job.count_items, parts)), device=device)
+        self.micro_batches.begin(self.state.global_step)
         return batches, self.accelerator.reduce(items, "sum")
 
     def training_step(
@@ -70,12 +73,17 @@ class JobTrainer(Trainer):  # type: ignore[misc]
     ) -> torch.Tensor:
         # With a budget of tokens the Trainer sees a step as one batch: it can't take another number of them each time.
         *parts, last = _parts(inputs)
+        whole = super().training_step
+
+        def run(batch: Batch) -> torch.Tensor:
+            return self.micro_batches.run(batch, lambda part: whole(model, part, num_items_in_batch))
+
         losses = []
         for part in parts:
             with self._defer_fsdp_gradient_reduction() if self._is_sharded else self.accelerator.no_sync(model):
-                losses.append(super().training_step(model, part, num_items_in_batch))
+                losses.append(run(part))
             self.control = self.callback_handler.on_substep_end(self.args, self.state, self.control)
-        losses.append(super().training_step(model, last, num_items_in_batch))
+        losses.append(run(last))
         return torch.stack(losses).sum() if parts else losses[0]
 
     def floating_point_ops(self, inputs: Any) -> int:

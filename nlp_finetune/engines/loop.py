@@ -17,6 +17,7 @@ from transformers import DefaultFlowCallback, TrainerControl, TrainerState
 from transformers.trainer_callback import CallbackHandler
 
 from nlp_finetune.engines.loading import number, train_loader
+from nlp_finetune.engines.parts import MicroBatches
 from nlp_finetune.job import Batch, Fitted, Job
 from nlp_finetune.models import sharding
 from nlp_finetune.runs import checkpoints
@@ -50,6 +51,7 @@ class Loop:
         self.events = CallbackHandler(
             [DefaultFlowCallback(), *job.callbacks], job.model, job.processor, self.optimizer, self.scheduler
         )
+        self.micro_batches = MicroBatches(job, self.accelerator, wrapped=lambda: self.model)
         self._loss_since_log = torch.zeros((), device=self.accelerator.device)
         self._last_logged_step = 0
 
@@ -92,11 +94,12 @@ class Loop:
         self._fire("on_step_begin")
         items = torch.tensor(sum(map(self.job.count_items, window)), device=self.accelerator.device)
         items = self.accelerator.reduce(items, "sum")
+        self.micro_batches.begin(self.state.global_step)
         for position, batch in enumerate(window):
             is_last = position == len(window) - 1
             # Shards of gradients are added up in each micro batch: whole ones would fill the memory saved.
             with nullcontext() if is_last or self.sharded else self.accelerator.no_sync(self.model):
-                self._accumulate(batch, items)
+                self._loss_since_log += self.micro_batches.run(batch, lambda part: self._accumulate(part, items))
             if not is_last:
                 self._fire("on_substep_end")
         clip = self.args.max_grad_norm or float("inf")
@@ -117,7 +120,7 @@ class Loop:
         if self.control.should_evaluate:
             self._evaluate()
 
-    def _accumulate(self, batch: Batch, items: torch.Tensor) -> None:
+    def _accumulate(self, batch: Batch, items: torch.Tensor) -> torch.Tensor:
         self.model.train()
         device = self.accelerator.device
         batch = {k: v.to(device, non_blocking=True) if torch.is_tensor(v) else v for k, v in batch.items()}
@@ -125,7 +128,8 @@ class Loop:
         # Data-parallel wrappers average gradients over processes; the objective wants their sum.
         loss = loss * self.accelerator.num_processes
         self.accelerator.backward(loss)
-        self._loss_since_log += loss.detach()
+        detached: torch.Tensor = loss.detach()
+        return detached
 
     def _log_training(self, grad_norm: float | torch.Tensor | None, learning_rate: float) -> None:
         steps = self.state.global_step - self._last_logged_step

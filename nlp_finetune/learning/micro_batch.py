@@ -40,8 +40,8 @@ def choose_micro_batches(
     """Micro batches that each process runs in one optimizer step, and whether blocks are computed again in it.
 
     `asked` is the most rows of one micro batch, or `auto`: estimated on a CPU and for shards, found by
-    running the longest rows on a GPU that holds the whole model; None leaves it to the plan. The rows of an optimizer step stay
-    `batch_size` in each case. `inputs` are those of a few rows where they are no token ids.
+    running the longest rows on a GPU that holds the whole model; None leaves it to the plan. The rows of an optimizer
+    step stay `batch_size` in each case. `inputs` are those of a few rows where they are no token ids.
 
     `checkpointing` is `on`, `off`, or `auto`: on where a micro batch found by `auto` would hold fewer than 8 rows on a
     GPU, or not even one on a CPU, and holds more with it. It is turned on in the model here.

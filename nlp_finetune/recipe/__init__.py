@@ -9,12 +9,13 @@ from nlp_finetune.recipe.averaging import Average
 from nlp_finetune.recipe.finding import FILE_ENDINGS, find, names_a_file, shipped
 from nlp_finetune.recipe.freezing import Freeze
 from nlp_finetune.recipe.head import Head
+from nlp_finetune.recipe.hub import Hub
 from nlp_finetune.recipe.learning import Loss, Optim
 from nlp_finetune.recipe.loading import Loaded, load
 from nlp_finetune.recipe.reference import json_schema, reference_markdown
 from nlp_finetune.recipe.regularization import Regularize
 from nlp_finetune.recipe.resolved import differences, fingerprint, headline, is_free, to_yaml
-from nlp_finetune.recipe.schema import Data, Hub, Model, Recipe, TaskOptions, Train
+from nlp_finetune.recipe.schema import Data, Model, Recipe, TaskOptions, Train
 
 __all__ = [
     "FILE_ENDINGS",

@@ -16,6 +16,7 @@ from nlp_finetune.recipe.durations import Duration
 from nlp_finetune.recipe.finding import names_a_file
 from nlp_finetune.recipe.freezing import Freeze
 from nlp_finetune.recipe.head import Head
+from nlp_finetune.recipe.hub import Hub
 from nlp_finetune.recipe.learning import Loss, Optim
 from nlp_finetune.recipe.regularization import Regularize
 from nlp_finetune.recipe.section import (
@@ -262,28 +263,6 @@ class Train(Section):
         if len(set(self.report_to)) < len(self.report_to):
             return [("report_to", "names a tracker twice")]
         return []
-
-
-class Hub(Section):
-    """Where a finished run is pushed."""
-
-    repo_id: Text | None = Field(
-        default=None, description="Repository OWNER/NAME on the Hub that the finished run is pushed to; null is none."
-    )
-    private: bool = Field(default=True, description="Whether the repository is private.")
-    merge: bool = Field(
-        default=False, description="Whether a run with adapters is pushed as a whole model and not as an adapter."
-    )
-    card: Text | None = Field(
-        default=None,
-        description="Markdown file with your own text for the model card, and in its YAML header your own fields.",
-    )
-
-    def conflicts(self) -> list[Conflict]:
-        if self.repo_id is not None:
-            return []
-        needing = {"private": not self.private, "merge": self.merge}
-        return [(key, "there is no hub.repo_id to push to") for key, is_set in needing.items() if is_set]
 
 
 class Recipe(Section):

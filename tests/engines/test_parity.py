@@ -162,6 +162,30 @@ def test_two_processes_compute_blocks_again_as_one_keeps_them(engine: str, shard
     assert_same_trajectory(run(settings), two, tolerance=2e-5)
 
 
+@pytest.mark.parametrize("runs_out", ["forward", "backward"])
+@pytest.mark.parametrize("micro_batches", [1, 2])
+@pytest.mark.parametrize("engine", ["trainer", "accelerate"])
+def test_a_run_out_of_memory_goes_on_as_one_with_smaller_micro_batches(
+    engine: str, micro_batches: int, runs_out: str
+) -> None:
+    settings = Settings(engine=engine, micro_batches=micro_batches)
+    smaller = run(replace(settings, micro_batches=2 * micro_batches))
+    assert_same_trajectory(smaller, run(replace(settings, runs_out=runs_out)), tolerance=2e-5)
+
+
+def test_engines_agree_on_what_dropout_draws_after_running_out_of_memory() -> None:
+    settings = Settings(dropout=0.1, micro_batches=2, runs_out="backward")
+    assert run(settings)["weights"] == run(replace(settings, engine="accelerate"))["weights"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["trainer", "accelerate"])
+def test_one_process_out_of_memory_makes_all_run_smaller_parts(engine: str, tmp_path: Path) -> None:
+    settings = Settings(engine=engine, micro_batches=2, runs_out="forward", rank_out=1, batch_size=12)
+    two = run_in_processes(replace(settings, processes=2), tmp_path)
+    assert_same_trajectory(run(replace(settings, runs_out=None)), two, tolerance=2e-5)
+
+
 def test_engines_agree_with_dropout() -> None:
     trainer = run(Settings(engine="trainer", dropout=0.1, micro_batches=2))
     accelerate = run(Settings(engine="accelerate", dropout=0.1, micro_batches=2))

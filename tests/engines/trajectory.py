@@ -41,6 +41,7 @@ from nlp_finetune.learning.health import Health
 from nlp_finetune.learning.losses import build_loss
 from nlp_finetune.learning.mixing import mixed
 from nlp_finetune.learning.optimizers import make_optimizer
+from nlp_finetune.learning.out_of_memory import MemoryGuard
 from nlp_finetune.learning.patience import EarlyStopping, ReduceOnPlateau
 from nlp_finetune.learning.regularizers import (
     PullToStart,
@@ -100,6 +101,9 @@ class Settings:
     layer_decay: float = 1.0
     clip_by_value: float | None = None
     recomputes: bool = False
+    runs_out: str | None = None
+    """Pass, forward or backward, in which memory runs out from the fourth one on, with more than 4 rows."""
+    rank_out: int = 0
     compact: bool = False
     max_tokens: int | None = None
     packed: bool = False
@@ -180,6 +184,12 @@ def build_job(settings: Settings, folder: str) -> Job:
         groups.trained_groups(model), groups.head_of(model), due=flow.logs, gather=_gather if settings.sharded else None
     )
     callbacks += [health, _Lines(health)]
+    objective, memory = _objective(settings), None
+    if settings.runs_out is not None:
+        agree = None if settings.processes == 1 else lambda flag: any(_gather(flag))
+        fewest = settings.batch_size // (settings.processes * settings.micro_batches)
+        memory = MemoryGuard(fewest_rows=fewest, agree=agree, say=lambda _: None)
+        objective = memory.guarded(_running_out(objective, settings, model))
     starts = None
     if settings.thaw_every is not None:
         thawing = make_thawing(model, settings.thaw_every, plan)
@@ -210,7 +220,7 @@ def build_job(settings: Settings, folder: str) -> Job:
         train=DrawnRows(_rows(settings), transform=_changed if settings.changing_rows else None, seed=5, mixing=mixing),
         collate=_collate if mixing is None else MixedTexts(_collate, left=False),
         batches=plan,
-        objective=_objective(settings),
+        objective=objective,
         count_items=lambda batch: int(batch["labels"].numel()),
         score=lambda model: {"accuracy": 0.5},
         make_optimizer=lambda m: make_optimizer(
@@ -219,6 +229,7 @@ def build_job(settings: Settings, folder: str) -> Job:
         make_scheduler=lambda o, n: make_scheduler(o, n, name=settings.schedule, warmup=0.25),
         callbacks=callbacks,
         on_gradients=health.on_gradients,
+        memory=memory,
         resume_from=settings.checkpoint if settings.save_at is None else None,
     )
 
@@ -322,12 +333,44 @@ def _collate(rows: Any) -> dict[str, torch.Tensor]:
     }
 
 
+def _running_out(objective: Any, settings: Settings, model: Any) -> Any:
+    """The objective on a device that other programs leave less and less memory."""
+    calls = [0]
+
+    def run(net: Any, batch: Any, num_items: Any) -> Any:
+        calls[0] += 1
+        largest = -(-settings.batch_size // (settings.processes * settings.micro_batches)) // 2
+        short = (
+            calls[0] >= 4
+            and len(batch["labels"]) > largest
+            and PartialState().process_index == settings.rank_out % settings.processes
+        )
+        in_forward = short and settings.runs_out == "forward"
+        with model.bert.encoder.layer[1].register_forward_hook(_fail) if in_forward else nullcontext():
+            loss, outputs = objective(net, batch, num_items)
+        if short:
+            torch.rand(1)  # what a pass draws before it fails must not matter
+            # The head has its gradient by then, the layers below do not.
+            outputs.hidden_states[1].register_hook(_fail)
+        return loss, outputs
+
+    return run
+
+
+def _fail(*_: Any) -> None:
+    raise torch.OutOfMemoryError("out of memory")
+
+
 def _objective(settings: Settings) -> Any:
     smoothing = 0.1 if settings.loss == "cross_entropy" else 0.0
     loss = build_loss(settings.loss, label_smoothing=smoothing, weights=settings.weights)
 
     def objective(model: Any, batch: Any, num_items: Any) -> Any:
-        outputs = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        outputs = model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            output_hidden_states=settings.runs_out == "backward",
+        )
         return loss(outputs.logits, batch["labels"]) / num_items, outputs
 
     if settings.regularizer == "supervised_contrastive":

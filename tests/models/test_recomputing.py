@@ -62,6 +62,6 @@ def test_less_is_kept_for_the_backward_pass() -> None:
 
 def test_a_family_that_cannot_is_refused_by_name() -> None:
     model = ResNetForImageClassification(ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1]))
-    with pytest.raises(InputError, match="gradient_checkpointing on: resnet .ResNetForImageClassification."):
+    with pytest.raises(InputError, match="gradient_checkpointing on: resnet"):
         recomputing.check_supported(model)
     recomputing.check_supported(bert())
