@@ -37,6 +37,7 @@ from nlp_finetune.runs.folder import RunFolder
 from nlp_finetune.runs.timing import Stopwatch
 from nlp_finetune.runtime import Runtime, say
 from nlp_finetune.stopping import Interrupted, StopRequest
+from nlp_finetune.strategy import SHARDED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -189,7 +190,7 @@ def rate_factors(model: Any, optim: Optim) -> dict[int, float]:
 
 def _memory_guard(plan: BatchPlan, runtime: Runtime) -> MemoryGuard | None:
     """What runs micro batches in parts where memory runs out; None of shards, whose passes are those of all."""
-    if runtime.strategy == "fsdp":
+    if runtime.strategy in SHARDED:
         return None
     return MemoryGuard(
         fewest_rows=plan.batch_size // (plan.processes * plan.micro_batches),

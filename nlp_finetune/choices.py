@@ -92,6 +92,11 @@ def _check_strategy(recipe: Recipe, runtime: Runtime) -> None:
             raise InputError(
                 "optim.clip_by_value does not run under DeepSpeed, which clips by norm: use optim.max_grad_norm."
             )
+        if recipe.train.on_divergence == "rollback":
+            raise InputError(
+                "train.on_divergence rollback does not run under DeepSpeed, whose checkpoints keep the rate in a form "
+                "of their own: use stop, or accelerate_configs/fsdp.yaml."
+            )
     if recipe.freeze.gradual is not None:
         raise InputError(
             f"freeze.gradual: sharded parameters ({name}) can't thaw one by one; use DDP, or freeze.layers."
