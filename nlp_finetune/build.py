@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from nlp_finetune import augmenting, choices, faster, inference, prefix_cache
 from nlp_finetune.arguments import training_arguments
-from nlp_finetune.callbacks import make_callbacks, make_thawing
+from nlp_finetune.callbacks import make_callbacks, make_memory_guard, make_thawing
 from nlp_finetune.data.batching import BatchPlan
 from nlp_finetune.job import Job
 from nlp_finetune.learning.averaging import WeightAverage, ema_share, swa_share
@@ -23,7 +23,6 @@ from nlp_finetune.learning.clipping import ClipByValue
 from nlp_finetune.learning.flow import Flow
 from nlp_finetune.learning.micro_batch import check_coupling, choose_micro_batches, freeze_unused
 from nlp_finetune.learning.optimizers import make_optimizer
-from nlp_finetune.learning.out_of_memory import MemoryGuard
 from nlp_finetune.learning.precision import choose_precision
 from nlp_finetune.learning.regularizers import PullToStart, add_noise
 from nlp_finetune.learning.schedules import make_scheduler
@@ -37,7 +36,6 @@ from nlp_finetune.runs.folder import RunFolder
 from nlp_finetune.runs.timing import Stopwatch
 from nlp_finetune.runtime import Runtime, say
 from nlp_finetune.stopping import Interrupted, StopRequest
-from nlp_finetune.strategy import SHARDED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -108,7 +106,7 @@ def build(
         max_tokens=train.max_tokens, padded=not packed,
     )  # fmt: skip
     average = _average(recipe.average, model, plan)
-    memory = None if coupled is not None else _memory_guard(plan, runtime)
+    memory = None if coupled is not None else make_memory_guard(plan, runtime)
     callbacks = make_callbacks(
         train, optim, plan, model=model, precision=precision, metric=prepared.metric, folder=folder, runtime=runtime,
         stop=stop, about=about, average=average,
@@ -185,17 +183,6 @@ def rate_factors(model: Any, optim: Optim) -> dict[int, float]:
     """Factor of the learning rate of each parameter that trains, by its `id`."""
     return rates.factors(
         model, layer_decay=optim.layer_decay, head_multiplier=optim.head_multiplier, patterns=optim.rates
-    )
-
-
-def _memory_guard(plan: BatchPlan, runtime: Runtime) -> MemoryGuard | None:
-    """What runs micro batches in parts where memory runs out; None of shards, whose passes are those of all."""
-    if runtime.strategy in SHARDED:
-        return None
-    return MemoryGuard(
-        fewest_rows=plan.batch_size // (plan.processes * plan.micro_batches),
-        agree=None if runtime.processes == 1 else lambda flag: runtime.any(flag)[0],
-        say=say,
     )
 
 

@@ -24,7 +24,7 @@ from nlp_finetune.runs.timing import Stopwatch
 from nlp_finetune.runs.tracking import tracker_callbacks
 from nlp_finetune.runtime import Runtime, say
 from nlp_finetune.stopping import StopRequest
-from nlp_finetune.strategy import DEEPSPEED
+from nlp_finetune.strategy import DEEPSPEED, SHARDED
 
 _LOWER_IS_BETTER = {"loss", "rmse", "mae", "perplexity", "pseudo_perplexity"}
 
@@ -76,6 +76,17 @@ def make_health(model: Any, flow: Flow, runtime: Runtime) -> Health:
         groups.head_of(model),
         due=flow.logs,
         gather=runtime.gather if runtime.strategy == "fsdp" else None,
+    )
+
+
+def make_memory_guard(plan: BatchPlan, runtime: Runtime) -> MemoryGuard | None:
+    """What runs micro batches in parts where memory runs out; None of shards, and where a budget of tokens cuts."""
+    if runtime.strategy in SHARDED or plan.max_tokens is not None:
+        return None
+    return MemoryGuard(
+        fewest_rows=plan.batch_size // (plan.processes * plan.micro_batches),
+        agree=None if runtime.processes == 1 else lambda flag: runtime.any(flag)[0],
+        say=say,
     )
 
 

@@ -142,9 +142,13 @@ def roll_back(
 def with_smaller_micro_batches(error: Exception, built: Built, folder: RunFolder) -> NlpFinetuneError:
     """Write down that the run is to go on with micro batches of half the size; gives what to say of it."""
     rows = built.job.args.per_device_train_batch_size // 2
+    if built.job.batches.max_tokens is not None:
+        rows = 0
     cause = str(error).splitlines()[0] if isinstance(error, NlpFinetuneError) else "out of memory in a training step."
     if rows < 1 or not folder.decisions.is_file():
-        return NlpFinetuneError(f"{cause} Set train.gradient_checkpointing=on or a smaller task.max_length.")
+        return NlpFinetuneError(
+            f"{cause} Set train.gradient_checkpointing=on, or a smaller task.max_length or train.max_tokens."
+        )
     with disk_faults("the decision", folder.decisions):
         write_json(folder.decisions, {**read_json(folder.decisions), "micro_batch_size": rows})
     return NlpFinetuneError(
