@@ -64,6 +64,7 @@ def sst2(scratch: Path) -> Data:
             "greedy soup of 5, evaluated every 8 steps": (*often, "average.name=soup"),
             "R-Drop 1": ("regularize.r_drop=1",),
             "FGM 1": ("regularize.adversarial=1",),
+            "mixup 0.2": ("regularize.mixup=0.2",),
             "supervised contrastive 0.3": ("regularize.supervised_contrastive=0.3",),
             "text augmentation: delete, swap, typo 0.1": ("augment.delete=0.1", "augment.swap=0.1", "augment.typo=0.1"),
             "head drawn by xavier": ("model.head_init=xavier",),
@@ -114,6 +115,7 @@ def sms_spam(scratch: Path) -> Data:
             PLAIN: (),
             "balanced class weights": ("loss.class_weights=balanced",),
             "focal, gamma 2": ("loss.name=focal",),
+            "balanced sampler": ("data.sampler=balanced",),
             "threshold tuned on validation": ("task.tune_threshold=macro_f1",),
         },
     )  # fmt: skip
@@ -158,6 +160,7 @@ def cifar10(scratch: Path) -> Data:
             PLAIN: (),
             "moved by up to 4 pixels, mirrored": ("augment.padded_crop=4", "augment.horizontal_flip=0.5"),
             "TrivialAugment": ("augment.trivial_augment=true",),
+            "CutMix 1": ("regularize.cutmix=1",),
             "EMA, decay 0.95": ("average.name=ema", "average.decay=0.95"),
         },
     )  # fmt: skip

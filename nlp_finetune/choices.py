@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 
 _MOST_NAMED = 10
-_CLASS_OF_A_ROW = ("AutoModelForSequenceClassification", "AutoModelForImageClassification")
-"""Auto classes of models whose rows may have one class each."""
 
 
 def check(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -> None:
@@ -149,7 +147,7 @@ def _check_regularizers(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -
         raise InputError("regularize.l2_sp: with lora the pretrained weights stay as they are; leave it at 0.")
     sharded = runtime.strategy in SHARDED
     if chosen.supervised_contrastive:
-        if task.auto_class not in _CLASS_OF_A_ROW or loss_name(recipe.loss, task) not in ("cross_entropy", "focal"):
+        if not task.one_class_a_row or loss_name(recipe.loss, task) not in ("cross_entropy", "focal"):
             raise InputError(f"regularize.supervised_contrastive: {task.options.name} has no one class a row here.")
         if sharded:
             raise InputError(

@@ -88,5 +88,7 @@ def of_recipe(recipe: Recipe, runtime: Runtime) -> Imbalance:
     }
     if "focal" in task.losses():
         ways["focal"] = {"loss": {"name": "focal"}}
+    if task.one_class_a_row:
+        ways["sampler"] = {"data": {"sampler": "balanced"}}
     fair = next((name for name in _FAIR if name in task.metric_names()), task.metric)
     return Imbalance(recipe, ways, metric=fair if recipe.train.metric == "auto" else recipe.train.metric)

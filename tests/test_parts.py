@@ -120,7 +120,8 @@ def imbalance(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_loss_is_chosen_by_validation_and_the_choice_is_told(imbalance: Path) -> None:
     found = read(imbalance / "metrics.json")["imbalance"]
     parts = {
-        name: read(imbalance / "parts" / f"loss-{name}" / "metrics.json") for name in ("plain", "balanced", "focal")
+        name: read(imbalance / "parts" / f"loss-{name}" / "metrics.json")
+        for name in ("plain", "balanced", "focal", "sampler")
     }
     assert found["scores"] == {name: part["validation"]["macro_f1"] for name, part in parts.items()}
     assert found["scores"][found["best"]] == max(found["scores"].values())
@@ -144,6 +145,7 @@ def test_the_plain_loss_wins_a_tie() -> None:
         ("loss.imbalance=auto data.source=demo:similarity", "are not classes here"),
         ("loss.imbalance=auto data.folds=3", "one series at a time; leave data.folds out"),
         ("data.folds=3 'train.seeds=[1, 2]'", "one series at a time; leave train.seeds out"),
+        ("loss.imbalance=auto data.sampler=balanced", "loss.imbalance auto tries it by itself"),
         ("loss.imbalance=auto train.metric=loss", "losses can't be compared by train.metric loss"),
         ("data.folds=1", "data.folds"),
         ("data.folds=2 data.fold=3", "needs data.folds, at least as many"),

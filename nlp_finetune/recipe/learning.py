@@ -32,8 +32,8 @@ class Loss(Section):
 
     imbalance: Literal["auto"] | None = Field(
         default=None,
-        description="`auto` trains with the plain loss, with balanced class weights and with focal, and keeps what is "
-        "best on validation; null takes the loss as it is set.",
+        description="`auto` trains with the plain loss, with balanced class weights, with focal and with a balanced "
+        "sampler, and keeps what is best on validation; null takes the loss as it is set.",
     )
 
     def conflicts(self) -> list[Conflict]:

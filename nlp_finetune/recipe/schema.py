@@ -314,6 +314,8 @@ class Recipe(Section):
             return [(asked[1], f"one series at a time; leave {asked[0]} out")]
         if self.head is not None and self.freeze.until is not None:
             return [("head", "not together with freeze.until, whose stages start from the runs before, heads included")]
+        if self.loss.imbalance is not None and self.data.sampler != "shuffled":
+            return [("data.sampler", "loss.imbalance auto tries it by itself; leave one of them out")]
         if self.loss.imbalance is not None and self.train.metric == "loss":
             return [("loss.imbalance", "losses can't be compared by train.metric loss; take a score, like macro_f1")]
         return []
