@@ -248,6 +248,12 @@ def limits(facts: Facts) -> list[Markdown]:
         found.append(
             "There was no test split: the validation rows, whose scores are shown, also chose the best checkpoint."
         )
+    soup = facts.metrics.get("soup") or {}
+    if len(soup.get("steps", [])) > 1:
+        found.append(
+            f"The weights are the mean of those of {len(soup['steps'])} checkpoints that the validation rows chose, so "
+            f"their score ({soup['value']:.4f}, the best checkpoint alone {soup['alone']:.4f}) is a little too good."
+        )
     longest = facts.section("task").get("max_length")
     if longest and facts.section("task").get("on_long", "truncate") in ("truncate", "head_tail"):
         found.append(f"Of inputs longer than {longest} tokens a part is not read.")
