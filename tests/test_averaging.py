@@ -101,6 +101,8 @@ def test_a_soup_is_chosen_by_validation(soup: Path) -> None:
     assert metrics["soup"]["alone"] == max(scores.values())
     assert metrics["soup"]["value"] == metrics["validation"]["accuracy"] >= metrics["soup"]["alone"]
     assert list((soup / "checkpoints").glob("best-*")) == []
+    told = f"the mean of those of {len(metrics['soup']['steps'])} checkpoints"
+    assert (told in (soup / "README.md").read_text("utf-8")) == (len(metrics["soup"]["steps"]) > 1)
 
 
 @pytest.mark.slow
