@@ -15,7 +15,7 @@ from nlp_finetune.runtime import Runtime
 
 if TYPE_CHECKING:
     from nlp_finetune.preparation import Prepared
-    from nlp_finetune.recipe import Optim
+    from nlp_finetune.recipe import Optim, Recipe
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,19 @@ def _freeze_fact(prepared: Prepared, model: Any) -> list[tuple[str, str]]:
     return facts
 
 
+def _series_fact(recipe: Recipe) -> list[tuple[str, str]]:
+    """That the recipe makes several runs, of which this plan is one."""
+    if recipe.train.seeds is not None:
+        return [("runs", f"{len(recipe.train.seeds)}, one a seed; the plan is that of each")]
+    if recipe.data.folds is not None and recipe.data.fold is None:
+        return [("runs", f"{recipe.data.folds}, one a fold of the training rows; the plan is of one, with other rows")]
+    if recipe.loss.imbalance is not None:
+        return [
+            ("runs", "one for each way to treat rare classes, compared on validation; the plan is of the plain loss")
+        ]
+    return []
+
+
 def _average_fact(prepared: Prepared) -> list[tuple[str, str]]:
     """Which average of weights is validated and saved, if any."""
     section = prepared.recipe.average
@@ -180,6 +193,7 @@ def plan_report(prepared: Prepared, runtime: Runtime) -> PlanReport:
         ),
         ("optimizer", f"{optim.name}, {optim.schedule} schedule, {factor.rise} steps of warm-up"),
         *_average_fact(prepared),
+        *_series_fact(recipe),
         ("engine", f"{train.engine} on {runtime.processes} process(es), {runtime.threads} threads each"),
         *adapter,
     ]

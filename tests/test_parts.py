@@ -158,3 +158,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(more: str, mess
     assert done.code == 2, done.stderr
     assert message in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_check_says_that_there_are_several_runs(tmp_path: Path) -> None:
+    done = run("check", *TINY, "data.folds=3", "--json", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert json.loads(done.stdout)["plan"]["plan"]["runs"].startswith("3, one a fold of the training rows")
