@@ -33,6 +33,8 @@ def compact_vocabulary(
     The model is changed in place. Raises `InputError` where it is asked for and would not be exact.
     """
     asked = recipe.train.compact_vocabulary
+    if task.images and asked == "on":
+        raise InputError("train.compact_vocabulary on: images have no vocabulary. Leave it at auto.")
     if asked == "off" or task.images:
         return None
     reason = _inexact(recipe, task, processor, runtime) or compact.obstacle(model)
@@ -117,6 +119,8 @@ def packed(
     The model is changed in place. Raises `InputError` where it is asked for and the model can't.
     """
     asked = recipe.train.packing
+    if task.images and asked == "on":
+        raise InputError("train.packing on: images have no padding. Leave it at auto.")
     if asked == "off" or task.images:
         return False
     reason = None if asked == "on" else _not_worth_packing(recipe, runtime)
