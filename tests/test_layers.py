@@ -18,6 +18,7 @@ LAYERS = (
         "resuming",
         "recovery",
         "fitting",
+        "range_test",
         "search",
         "repeat",
         "series",

@@ -63,6 +63,13 @@ VERBS = (
         "add_check_arguments",
         "check",
     ),
+    Verb(
+        "lr-find",
+        "a learning-rate range test, and the rate that it suggests",
+        "nlp_finetune.cli.lr_find",
+        "add_lr_find_arguments",
+        "lr_find",
+    ),
     Verb("evaluate", "score a run on labelled data", _RUNNING, "add_evaluate_arguments", "evaluate"),
     Verb("predict", "label new data with a run", _RUNNING, "add_predict_arguments", "predict"),
     Verb("push", "push a run to the Hub", "nlp_finetune.cli.hub", "add_push_arguments", "push"),

@@ -146,6 +146,31 @@ def lines(
     return draw(name, fill)
 
 
+def by_rate(name: str, series: dict[str, Points], *, best: tuple[float, float] | None) -> str:
+    """Losses by learning rate, on a logarithmic scale; `best` is marked. The last line is the one that counts."""
+
+    def fill(axes: Axes) -> None:
+        for number, (label, points) in enumerate(series.items(), 1):
+            counts = number == len(series)
+            x, y = zip(*thinned(points), strict=True)
+            axes.plot(x, y, color=ACCENT if counts else MUTED, label=label, linewidth=1.8 if counts else 0.8)
+        if best is not None:
+            axes.plot(
+                [best[0]], [best[1]], marker="o", markersize=10, markerfacecolor="none", markeredgecolor=GOOD,
+                markeredgewidth=2.2, linestyle="none", label="suggested",
+            )  # fmt: skip
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: _short(value))
+        # What diverges at the end must not press the rest flat.
+        means = [y for _, y in list(series.values())[-1]]
+        low, first = min(means), means[0]
+        axes.set_ylim(low - 0.1 * (first - low + 1e-6), first + 0.6 * (first - low + 1e-6))
+        axes.set(xlabel="learning rate")
+        axes.legend(loc="best", labelcolor=MUTED, fontsize=_FONT_SIZE - 1, handlelength=1.4)
+
+    return draw(name, fill)
+
+
 def reliability(name: str, bins: Sequence[dict[str, Any]]) -> str:
     """How often predictions of each confidence are right, beside the line where the two are equal."""
 
