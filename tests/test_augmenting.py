@@ -13,7 +13,7 @@ from nlp_finetune.recipe import Augment
 from nlp_finetune.tasks import base
 from tests.command_line import run
 from tests.tiny import TINY
-from tests.tiny_runs import SENTENCES, finish, same, stop, weights
+from tests.tiny_runs import SENTENCES, stop
 
 ALL = dict.fromkeys(("insert", "swap", "delete", "punctuation", "case", "typo"), 0.1)
 REFUSED = {
@@ -76,18 +76,3 @@ def test_rows_are_mixed_where_they_have_labels_of_their_own_and_parts_come_from_
     fits = {"text_classification": ["mixup"], "image_classification": ["mixup", "cutmix"]}
     kind = task(name)
     assert (kind.mixes is not None and (key == "mixup" or kind.mixes == "pixels")) == (key in fits.get(name, []))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "settings",
-    [("regularize.mixup=0.4", "augment.delete=0.1", "data.sampler=balanced", "loss.label_smoothing=0.1")],
-    ids=["mixup, augment, balanced"],
-)
-def test_everything_together_trains_alike_in_both_engines(settings: tuple[str, ...], tmp_path: Path) -> None:
-    both = []
-    for engine in ("trainer", "accelerate"):
-        (tmp_path / engine).mkdir()
-        finish(tmp_path / engine, *SENTENCES, "train.max_steps=12", *settings, f"train.engine={engine}")
-        both.append(weights(tmp_path / engine / "run"))
-    assert same(*both)

@@ -85,7 +85,7 @@ def test_a_run_that_is_killed_twice_ends_bit_for_bit_the_same(
     assert not list((tmp_path / "run").rglob("*.partial"))
 
 
-def test_a_run_on_changing_texts_killed_in_one_engine_ends_in_the_other_as_if_it_had_never_been(
+def test_a_run_on_changed_and_mixed_rows_of_balanced_classes_survives_a_kill_and_another_engine(
     uninterrupted: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"

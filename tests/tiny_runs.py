@@ -33,8 +33,11 @@ IMAGES = (
     "data.limit=200", "train.threads=1", "train.workers=0",
 )  # fmt: skip
 """A small ResNet on digits that are cropped anew in each epoch."""
-AUGMENTED = (*SENTENCES, "augment.delete=0.1", "augment.swap=0.1", "augment.typo=0.1", "augment.probability=0.8")
-"""Texts that are changed and tokenized anew in each epoch."""
+AUGMENTED = (
+    *SENTENCES, "augment.delete=0.1", "augment.swap=0.1", "augment.typo=0.1", "augment.probability=0.8",
+    "regularize.mixup=0.4", "data.sampler=balanced",
+)  # fmt: skip
+"""Texts that are changed and tokenized anew in each epoch, mixed with others, and drawn by their classes."""
 
 
 def start(folder: Path, *arguments: str, processes: int = 1) -> list[Started]:

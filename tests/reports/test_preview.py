@@ -9,6 +9,7 @@ import pytest
 
 from nlp_finetune.reports.preview import differences
 from tests.command_line import run
+from tests.reports.chromium import PROGRAM, look_at
 from tests.reports.test_page import Parsed
 from tests.tiny import TINY
 
@@ -63,8 +64,11 @@ def test_a_page_that_cannot_be_is_refused_before_anything_is_read(
 def test_images_stand_in_the_page_itself(tmp_path: Path) -> None:
     done = run("check", "--recipe", "image_cls", "--demo", "task.size=16", "--preview", "page.html", cwd=tmp_path)
     assert done.code == 0, done.stderr
-    found = Parsed((tmp_path / "page.html").read_text(encoding="utf-8"))
-    sources = [str(attributes["src"]) for tag, attributes in found.elements if tag == "img"]
+    parsed = Parsed((tmp_path / "page.html").read_text(encoding="utf-8"))
+    sources = [str(attributes["src"]) for tag, attributes in parsed.elements if tag == "img"]
     assert len(sources) == 64
     assert len(set(sources)) > 50
     assert all(source.startswith("data:image/png;base64,") for source in sources)
+    if PROGRAM is not None:
+        found = look_at(tmp_path / "page.html", width=360)
+        assert (found["scroll"], found["wide"], found["scripts"]) == (360, [], 0)
