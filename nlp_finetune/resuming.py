@@ -57,7 +57,11 @@ def with_decisions(recipe: Recipe, folder: RunFolder, *, processes: int) -> Reci
     if read_json(folder.environment).get("processes") == processes:
         names.append("threads")
     update: dict[str, Any] = {name: decisions[name] for name in names if name in decisions}
-    return recipe.model_copy(update={"train": recipe.train.model_copy(update=update)})
+    sections: dict[str, Any] = {"train": recipe.train.model_copy(update=update)}
+    if decisions.get("frozen_cache") is False:
+        # What was trained without the cache would go on rounded in another way with it.
+        sections["freeze"] = recipe.freeze.model_copy(update={"cache": "off"})
+    return recipe.model_copy(update=sections)
 
 
 Identity = dict[str, Any]

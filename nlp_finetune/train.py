@@ -206,6 +206,7 @@ def _record_start(
                 "gradient_checkpointing": "on" if built.recomputes else "off",
                 "micro_batch_size": built.job.args.per_device_train_batch_size,
                 "base_weights": adapters.digest_of_base(built.job.model),
+                "frozen_cache": built.cache is not None,
             },
         )
         write_json(folder.check, report.as_json())

@@ -278,6 +278,23 @@ def test_a_run_from_the_command_line_saves_the_whole_model_and_says_what_was_cac
     assert found["on"]["validation"]["loss"] == pytest.approx(found["off"]["validation"]["loss"], rel=1e-4)
 
 
+@pytest.mark.parametrize(("before", "cache"), [({"frozen_cache": False}, "off"), ({"frozen_cache": True}, "auto")])
+def test_a_run_that_began_without_the_cache_goes_on_without(before: dict, cache: str, tmp_path: Path) -> None:
+    from nlp_finetune.resuming import with_decisions
+    from nlp_finetune.runs.folder import write_json
+
+    folder = RunFolder(tmp_path)
+    write_json(folder.decisions, before)
+    loaded = load("text_cls", overrides=["freeze.layers=1"], task_options=base.options_of, task_names=base.names())
+    assert with_decisions(loaded.recipe, folder, processes=1).freeze.cache == cache
+
+
+def test_a_limit_of_no_cache_is_refused(tmp_path: Path) -> None:
+    done = run(*TINY, "freeze.layers=1", "freeze.cache=off", "freeze.cache_limit_gb=1", "output_dir=run", cwd=tmp_path)
+    assert done.code == 2
+    assert "there is no cache to limit" in done.stderr
+
+
 def test_a_cache_of_nothing_is_refused(tmp_path: Path) -> None:
     done = run(*TINY, "freeze.cache=on", "output_dir=run", cwd=tmp_path)
     assert done.code == 2

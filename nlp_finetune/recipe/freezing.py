@@ -50,6 +50,8 @@ class _Freeze(Section):
     def conflicts(self) -> list[Conflict]:
         if self.until is not None and (self.all_but_head or self.gradual is not None):
             return [("until", "decides itself what trains: leave out freeze.except and freeze.gradual")]
+        if self.cache == "off" and self.cache_limit_gb != type(self).model_fields["cache_limit_gb"].default:
+            return [("cache_limit_gb", "there is no cache to limit where freeze.cache is off")]
         if self.cache == "on" and not (self.until or self.layers is not None or self.patterns or self.all_but_head):
             return [("cache", "nothing is frozen for good whose output could be kept; set freeze.layers")]
         if self.all_but_head and self.gradual is not None:
