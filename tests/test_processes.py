@@ -36,8 +36,17 @@ def start(folder: Path, launcher: list[str], *more: str) -> subprocess.Completed
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-@pytest.mark.parametrize("config", ["ddp.yaml", "fsdp.yaml"])
-@pytest.mark.parametrize("engine", ["trainer", "accelerate"])
+@pytest.mark.parametrize(
+    ("config", "engine"),
+    [
+        ("ddp.yaml", "trainer"),
+        ("ddp.yaml", "accelerate"),
+        ("fsdp.yaml", "trainer"),
+        ("fsdp.yaml", "accelerate"),
+        pytest.param("deepspeed_zero2.yaml", "trainer", marks=needs_deepspeed),
+        pytest.param("deepspeed_zero3.yaml", "trainer", marks=needs_deepspeed),
+    ],
+)
 def test_two_gpus_give_the_run_of_one(
     config: str, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
