@@ -129,10 +129,26 @@ def whole_optimizer(optimizer: Any, *, keep: bool) -> dict[str, Any]:
     return {"state": state, "param_groups": groups}
 
 
+def _put(parameter: Any, name: str, value: torch.Tensor) -> None:
+    """Put this process's share of one state of a parameter in its place."""
+    import torch
+    from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
+
+    if not hasattr(parameter, "ds_id"):
+        safe_set_full_optimizer_state(parameter, value.to(parameter.device), name)
+        return
+    # All shares of ZeRO-3 are of one size, the last ones padded, which its function for whole values does not know.
+    size = parameter.ds_tensor.numel()
+    rank = torch.distributed.get_rank()
+    mine = value.flatten()[rank * size : (rank + 1) * size]
+    share = torch.zeros(size, dtype=value.dtype)
+    share[: mine.numel()] = mine
+    safe_set_local_optimizer_state(parameter, share.to(parameter.ds_tensor.device), name)
+
+
 def load_optimizer(optimizer: Any, saved: Mapping[str, Any]) -> None:
     """Put this process's share of what `whole_optimizer` gave into an optimizer of DeepSpeed."""
     import torch
-    from deepspeed.utils import safe_set_full_optimizer_state
 
     outer, inner = _parts(optimizer)
     for group, values in zip(inner.param_groups, saved["param_groups"], strict=True):
@@ -150,4 +166,4 @@ def load_optimizer(optimizer: Any, saved: Mapping[str, Any]) -> None:
     places = parameters(optimizer)
     for index, values in saved["state"].items():
         for name in each:
-            safe_set_full_optimizer_state(places[index], values[name].to(share.device), name)
+            _put(places[index], name, values[name])
