@@ -299,3 +299,18 @@ def test_a_cache_of_nothing_is_refused(tmp_path: Path) -> None:
     done = run(*TINY, "freeze.cache=on", "output_dir=run", cwd=tmp_path)
     assert done.code == 2
     assert "nothing is frozen for good whose output could be kept" in done.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_fill_one_cache_and_train_as_one_does_without(tmp_path: Path) -> None:
+    from tests.tiny_runs import finish, history
+
+    settings = (*TINY, "freeze.layers=1", "train.max_steps=60", "train.eval_every=30", "train.log_every=1")
+    losses = {}
+    for name, processes in (("off", 1), ("on", 2)):
+        (tmp_path / name).mkdir()
+        said = finish(tmp_path / name, *settings, f"freeze.cache={name}", processes=processes)
+        assert ("frozen layers cached: 1 of 2 blocks" in said) == (name == "on")
+        losses[name] = [line["loss"] for line in history(tmp_path / name / "run") if "loss" in line]
+    assert len(losses["on"]) == 60
+    assert losses["on"] == pytest.approx(losses["off"], rel=1e-4)
