@@ -22,13 +22,14 @@ class Cable:
     """Two network namespaces that see each other and nothing else."""
 
     tag: str
+    net: str = "10.77.0"
 
     @property
     def spaces(self) -> tuple[str, str]:
         return f"{self.tag}a", f"{self.tag}b"
 
     def address(self, node: int) -> str:
-        return f"10.77.0.{node + 1}"
+        return f"{self.net}.{node + 1}"
 
     def inside(self, node: int) -> list[str]:
         """Words before a command that runs on this node."""
@@ -44,9 +45,12 @@ def _ip(*words: str) -> None:
 
 
 @contextmanager
-def two_namespaces() -> Iterator[Cable]:
-    """Raises `OSError` or `CalledProcessError` where network namespaces are not allowed."""
-    cable = Cable(f"n{os.getpid() % 100000}")
+def two_namespaces(net: str = "10.77.0") -> Iterator[Cable]:
+    """Two machines in the network `net`.
+
+    Raises `OSError` or `CalledProcessError` where network namespaces are not allowed.
+    """
+    cable = Cable(f"n{os.getpid() % 100000}", net)
     try:
         for space in cable.spaces:
             _ip("netns", "add", space)
