@@ -39,6 +39,11 @@ class RangeTest:
     recipe_rate: float
 
     @property
+    def rises_at(self) -> float | None:
+        """The rate from which on the loss rises, if any."""
+        return reading.rises_at(self.rates, self.losses)
+
+    @property
     def smoothed(self) -> list[float]:
         """The losses as the suggestion reads them."""
         return reading.smoothed([loss for loss in self.losses if math.isfinite(loss)])

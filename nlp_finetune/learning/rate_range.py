@@ -65,6 +65,17 @@ def suggest(rates: Sequence[float], losses: Sequence[float]) -> float | None:
     return min(rates[steepest], rates[lowest] / 10)
 
 
+def rises_at(rates: Sequence[float], losses: Sequence[float]) -> float | None:
+    """The first rate at which the smoothed loss is a tenth above its lowest before, which bounds rates from above."""
+    lowest = math.inf
+    means = smoothed([loss for loss in losses if math.isfinite(loss)])
+    for count, (rate, mean) in enumerate(zip(rates, means, strict=False), 1):
+        if count > _LEAST_STEPS and mean > 1.1 * lowest:
+            return rate
+        lowest = min(lowest, mean)
+    return None
+
+
 class Recorder(TrainerCallback):  # type: ignore[misc]
     """Keeps the loss of every step, and ends the test where it has diverged."""
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from nlp_finetune.learning.rate_range import growing_rate, has_diverged, smoothed, suggest
+from nlp_finetune.learning.rate_range import growing_rate, has_diverged, rises_at, smoothed, suggest
 
 
 def descend(curvature: float, *, steps: int = 200, low: float = 1e-6, high: float = 100.0) -> tuple[list, list]:
@@ -58,3 +58,11 @@ def test_nothing_is_suggested_where_the_loss_does_not_fall() -> None:
 
 def test_running_means_of_a_constant_are_that_constant() -> None:
     assert smoothed([3.0] * 4) == pytest.approx([3.0] * 4)
+
+
+def test_where_the_loss_rises_bounds_the_rate_though_it_never_fell() -> None:
+    rates = [growing_rate(step, steps=50, low=1e-7, high=1.0) for step in range(50)]
+    losses = [1.0] * 30 + [5.0] * 20
+    assert suggest(rates, losses) is None
+    assert rises_at(rates, losses) == pytest.approx(rates[30])
+    assert rises_at(rates, [1.0] * 50) is None
