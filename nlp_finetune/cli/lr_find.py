@@ -77,8 +77,8 @@ def _show(found: RangeTest, target: Path) -> None:
     if found.suggestion is None:
         bound = "" if found.rises_at is None else f" It rises from {found.rises_at:.1e} on: stay far below that."
         output.line(
-            f"\nno suggestion: over {len(found.losses)} steps the loss did not fall ({found.ended}).{bound} More --steps, "
-            "or a larger train.batch_size, may show more."
+            f"\nno suggestion: over {len(found.losses)} steps the loss did not fall ({found.ended}).{bound} "
+            "More --steps, or a larger train.batch_size, may show more."
         )
     else:
         output.line(
