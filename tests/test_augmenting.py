@@ -44,7 +44,7 @@ def test_a_refusal_says_what_is_broken_and_what_fits() -> None:
     with pytest.raises(InputError) as caught:
         augmenting.check(Augment(delete=0.1), task("token_classification"))
     assert str(caught.value) == (
-        "augment.delete: does not keep words, which token_classification needs; synonym, case, typo do."
+        "augment.delete: does not keep words, which token_classification needs; masked_lm, synonym, case, typo do."
     )
 
 

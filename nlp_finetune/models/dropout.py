@@ -54,11 +54,11 @@ class FastDropout(nn.Dropout):
 
 
 def put_fast_dropout(model: nn.Module) -> int:
-    """Put a `FastDropout` in place of every `nn.Dropout` of a model that drops anything; gives their number."""
-    replaced = 0
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.Dropout and child.p > 0:
-                setattr(parent, name, FastDropout(child.p).train(child.training))
-                replaced += 1
-    return replaced
+    """Make every `nn.Dropout` of a model that drops anything a `FastDropout`; gives their number.
+
+    The modules stay the objects that they are: what is kept in evaluation mode beside frozen layers stays so.
+    """
+    found = [module for module in model.modules() if type(module) is nn.Dropout and module.p > 0]
+    for module in found:
+        module.__class__ = FastDropout
+    return len(found)

@@ -203,7 +203,7 @@ def stages(model: PreTrainedModel, *, floor: int | None = None) -> list[Stage]:
 
 def whole(model: Any) -> Any:
     """The model inside the wrapper of adapters, or the model itself."""
-    return model.get_base_model() if hasattr(model, "peft_config") else model
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def thaw_groups(model: PreTrainedModel) -> list[tuple[str, list[nn.Parameter]]]:

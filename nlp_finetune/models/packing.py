@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nlp_finetune.models import row_attention
+from nlp_finetune.models import freezing, row_attention
 from nlp_finetune.models.row_attention import Current
 from nlp_finetune.models.rows import Rows
 from nlp_finetune.models.summary import block_lists
@@ -127,7 +127,7 @@ def _changed(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 def base_of(model: Any) -> Any:
     """The backbone of a model, inside wrappers of adapters."""
-    inner = model.get_base_model() if hasattr(model, "peft_config") else model
+    inner = freezing.whole(model)
     return inner.base_model
 
 

@@ -137,7 +137,7 @@ def test_both_engines_train_it_alike_and_a_run_goes_on_from_it(trained: Path, tm
         (("head.layers=0", "head.norm=batch"), "there is no hidden layer where head.layers is 0"),
         (("head.poling=mean",), "did you mean 'pooling'?"),
         (("head.pooling=mean", "lora.rank=4"), "head: not together with lora"),
-        (("head.pooling=mean", "freeze.until.target=0.9"), "head: not together with freeze.until"),
+        (("head.pooling=mean", "freeze.until.target=0.9"), "head (command line): not together with freeze.until"),
         (("head.norm=batch", "train.micro_batch_size=1"), "BatchNorm normalises over the rows of a micro batch"),
     ],
 )
