@@ -83,7 +83,7 @@ def start(*, threads: int | str = "auto", timeout_s: float | None = None) -> Run
     _show_downloads_only(on=state.process_index == 0)
     on_gpus = state.num_processes > 1 and state.device.type != "cpu"
     return Runtime(
-        control_group=torch.distributed.new_group(backend="gloo") if on_gpus else None,
+        control_group=torch.distributed.new_group(backend="gloo", timeout=timeout) if on_gpus else None,
         rank=state.process_index,
         processes=state.num_processes,
         local_rank=state.local_process_index,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("nlp_finetune")
 T = TypeVar("T")
+_BEAT_S = 1.0
+"""How often a process that works alone says that it is there."""
 
 
 @dataclass(frozen=True)
@@ -131,15 +134,54 @@ class Runtime:
 
         answer: list[Any] = [None, None]
         if self.is_main:
-            try:
-                answer[0] = action()
-            except NlpFinetuneError as error:
-                answer[1] = error
+            with self._heard():
+                try:
+                    answer[0] = action()
+                except NlpFinetuneError as error:
+                    answer[1] = error
+        else:
+            self._listen()
         dist.broadcast_object_list(answer, src=0, group=self.patient)
         if answer[1] is not None:
             raise answer[1]
         result: T = answer[0]
         return result
+
+    @contextmanager
+    def _heard(self) -> Iterator[None]:
+        """Let the others hear every second that this process is still there, until the block is over."""
+        over, lost = threading.Event(), list[BaseException]()
+
+        def beat() -> None:
+            try:
+                while not self._beat(is_last=over.wait(_BEAT_S)):
+                    pass
+            except RuntimeError as error:
+                lost.append(error)
+
+        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+        if lost:
+            raise lost[0]
+
+    def _listen(self) -> None:
+        """Wait while the main process works alone; a silence as long as the network's time-out is an error."""
+        while not self._beat():
+            pass
+
+    def _beat(self, *, is_last: bool = False) -> bool:
+        """Send from the main process, or receive elsewhere, that it is there; whether this was the last time."""
+        import torch
+        import torch.distributed as dist
+
+        flag = torch.tensor([is_last], dtype=torch.uint8)
+        dist.broadcast(flag, src=0, group=self.control_group)
+        return bool(flag.item())
 
 
 def available_cores() -> int:
