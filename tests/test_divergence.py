@@ -28,9 +28,10 @@ def break_once() -> None:
 
         def rotten(model, batch, num_items):  # type: ignore[no-untyped-def]
             value, outputs = inner(model, batch, num_items)
-            calls[0] += model.training
+            learns = value.requires_grad  # not where a model is only looked at
+            calls[0] += learns
             mine = os.environ.get("RANK", "0") == os.environ.get("ROTTEN", "0")
-            return (value * math.nan if calls[0] == 7 and mine and model.training else value), outputs
+            return (value * math.nan if calls[0] == 7 and mine and learns else value), outputs
 
         return rotten
 
