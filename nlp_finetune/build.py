@@ -95,10 +95,7 @@ def build(
     if coupled is not None:
         pieces = micro_batches * runtime.processes
         check_coupling(coupled[0], needed=coupled[1], batch_size=prepared.batch_size, pieces=pieces, say=say)
-    if runtime.strategy == "fsdp":
-        sharding.shard(model, device=runtime.device, processes=runtime.processes, reshard=runtime.reshard, say=say)
-    elif runtime.strategy != "single":
-        freeze_unused(model, collate([rows[0], rows[len(rows) - 1]]), objective, runtime.device, say)
+    _share_out(model, runtime, lambda: collate([rows[0], rows[len(rows) - 1]]), objective)
     balanced = choices.balanced(recipe, task, prepared.encoded["train"], say)
     plan = BatchPlan(
         lengths, prepared.batch_size, prepared.steps, train.seed,
@@ -148,19 +145,31 @@ def build(
         make_scheduler=partial(
             make_scheduler, name=optim.schedule, warmup=optim.warmup, power=optim.power, decay=optim.decay
         ),
-        callbacks=[
-            *([] if thawing is None else [thawing]),
-            *([] if optim.clip_by_value is None else [ClipByValue(optim.clip_by_value)]),
-            *_pull(recipe.regularize.l2_sp, model),
-            *([] if compacted is None else [DecayOfTheRest(compacted)]),
-            *callbacks.listed,
-        ],
+        callbacks=[*([] if thawing is None else [thawing]), *_on_weights(recipe, model, compacted), *callbacks.listed],
         on_gradients=callbacks.on_gradients,
         processor=processor,
     )  # fmt: skip
     return Built(
         job, callbacks.stopwatch, callbacks.flow, callbacks.stateful, precision, packed, recomputes, average, cache
     )
+
+
+def _share_out(model: Any, runtime: Runtime, sample: Callable[[], Any], objective: Any) -> None:
+    """Make a model fit for the strategy in force: shards, or no parameter that never learns and would be waited for."""
+    if runtime.strategy == "fsdp":
+        sharding.shard(model, device=runtime.device, processes=runtime.processes, reshard=runtime.reshard, say=say)
+    elif runtime.strategy != "single":
+        freeze_unused(model, sample(), objective, runtime.device, say)
+
+
+def _on_weights(recipe: Recipe, model: Any, compacted: Any) -> list[Any]:
+    """What changes gradients or weights around a step, besides the optimizer."""
+    clip = recipe.optim.clip_by_value
+    return [
+        *([] if clip is None else [ClipByValue(clip)]),
+        *_pull(recipe.regularize.l2_sp, model),
+        *([] if compacted is None else [DecayOfTheRest(compacted)]),
+    ]
 
 
 def _optimizer(optim: Optim, model: Any, *, starts: Any) -> Callable[..., Any]:
