@@ -168,6 +168,10 @@ def check_budget(recipe: Recipe, task: base.BaseTask, lengths: Sequence[int]) ->
         raise InputError(f"train.max_tokens: {coupled[0]}, and each step would have others. Use micro_batch_size.")
     if task.images:
         raise InputError("train.max_tokens: images have no tokens. Use train.micro_batch_size.")
+    if recipe.regularize.mixup:
+        raise InputError(
+            "train.max_tokens: with regularize.mixup a row is as long as the longer of two. Use train.micro_batch_size."
+        )
     if most < max(lengths):
         raise InputError(
             f"train.max_tokens {most}: the longest training row has {max(lengths)} tokens. Raise it, or lower "

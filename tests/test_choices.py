@@ -62,3 +62,10 @@ def test_the_compact_vocabulary_is_said_and_the_saved_model_has_the_whole_table(
     assert "rows of the embedding table and trains those" in line
     saved = load_file(tmp_path / "run" / "model" / "model.safetensors")
     assert saved["bert.embeddings.word_embeddings.weight"].shape == (600, 32)
+
+
+def test_a_budget_of_tokens_is_refused_where_rows_are_mixed_with_longer_ones(tmp_path: Path) -> None:
+    done = run("train", *TINY, "regularize.mixup=0.2", "train.max_tokens=400", "output_dir=run", cwd=tmp_path)
+    assert done.code == 2, done.stderr
+    assert "with regularize.mixup a row is as long as the longer of two" in done.stderr
+    assert not (tmp_path / "run").exists()
