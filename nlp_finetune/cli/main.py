@@ -51,15 +51,16 @@ class Verb:
     run: str
 
 
-_RUNNING = "nlp_finetune.cli.running"
+_TRAINING = "nlp_finetune.cli.training"
+_INFERRING = "nlp_finetune.cli.inferring"
 _RECIPES = "nlp_finetune.cli.recipes"
 
 VERBS = (
-    Verb("train", "fine-tune, evaluate and save (the default)", _RUNNING, "add_train_arguments", "train"),
+    Verb("train", "fine-tune, evaluate and save (the default)", _TRAINING, "add_train_arguments", "train"),
     Verb(
         "check",
         "what training would do and what is wrong with the data",
-        _RUNNING,
+        _TRAINING,
         "add_check_arguments",
         "check",
     ),
@@ -70,8 +71,8 @@ VERBS = (
         "add_lr_find_arguments",
         "lr_find",
     ),
-    Verb("evaluate", "score a run on labelled data", _RUNNING, "add_evaluate_arguments", "evaluate"),
-    Verb("predict", "label new data with a run", _RUNNING, "add_predict_arguments", "predict"),
+    Verb("evaluate", "score a run on labelled data", _INFERRING, "add_evaluate_arguments", "evaluate"),
+    Verb("predict", "label new data with a run", _INFERRING, "add_predict_arguments", "predict"),
     Verb("push", "push a run to the Hub", "nlp_finetune.cli.hub", "add_push_arguments", "push"),
     Verb("launch", "write a job for Slurm or torchrun", "nlp_finetune.cli.launch", "add_launch_arguments", "launch"),
     Verb(
