@@ -31,6 +31,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=10, help="turns of each variant, where variants take turns")
     parser.add_argument("--seconds", type=float, default=4.0, help="about how long one turn lasts, likewise")
     parser.add_argument("--only", default="", help="names of works and variants, with commas; all by default")
+    parser.add_argument(
+        "--cpu-seconds", action="store_true", help="speed.py: count CPU seconds, which other programs disturb less"
+    )
     return parser.parse_args()
 
 

@@ -31,6 +31,7 @@ class Gate:
         self.orders, self.answers = os.fdopen(about["orders"]), os.fdopen(about["answers"], "w")
         self.left = self.steps = self.rows = self.tokens = 0
         self.seconds = self.cpu = 0.0
+        self.faults = 0
 
     def watch(self, model: Any) -> None:
         """Count rows and tokens that a model is given."""
@@ -55,10 +56,11 @@ class Gate:
             def on_step_end(self, *args: Any, **others: Any) -> None:
                 gate.left -= 1
                 if gate.left == 0:
-                    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+                    used = resource.getrusage(resource.RUSAGE_SELF)
                     gate.answer(
                         {
-                            "steps": gate.steps, "rows": gate.rows, "tokens": gate.tokens, "peak_mb": peak,
+                            "steps": gate.steps, "rows": gate.rows, "tokens": gate.tokens,
+                            "peak_mb": used.ru_maxrss / 1024, "faults": used.ru_minflt - gate.faults,
                             "seconds": time.perf_counter() - gate.seconds, "cpu": time.process_time() - gate.cpu,
                         }
                     )  # fmt: skip
@@ -77,6 +79,7 @@ class Gate:
             os._exit(0)
         self.left = self.steps = int(line)
         self.rows = self.tokens = 0
+        self.faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         self.seconds, self.cpu = time.perf_counter(), time.process_time()
 
 
@@ -88,7 +91,7 @@ def main() -> None:
 
 def ours(about: dict[str, Any], gate: Gate) -> None:
     """A run of this package, all of its callbacks included."""
-    from nlp_finetune import runtime
+    from nlp_finetune import allocator, joining, runtime
     from nlp_finetune.build import build
     from nlp_finetune.engines.hf_trainer import fit
     from nlp_finetune.models.packing import base_of
@@ -98,6 +101,8 @@ def ours(about: dict[str, Any], gate: Gate) -> None:
     from nlp_finetune.stopping import StopRequest
     from nlp_finetune.tasks import base
 
+    if not about["keeps_memory"]:
+        allocator.keep_freed_memory = lambda: "not in this variant"
     text, label = about["columns"]
     settings = {
         "model.checkpoint": about["checkpoint"], "data.train": about["data"], "task.text": f"[{text}]",
@@ -110,7 +115,7 @@ def ours(about: dict[str, Any], gate: Gate) -> None:
     overrides = [f"{name}={value}" for name, value in settings.items()]
     recipe = load("text_cls", overrides=overrides, task_options=base.options_of, task_names=base.names()).recipe
     runtime.set_up_log()
-    here = runtime.start(threads=_threads())
+    here = joining.start(threads=_threads())
     runtime.set_seed(recipe.train.seed)
     folder = RunFolder(about["folder"])
     folder.create()

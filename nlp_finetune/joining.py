@@ -16,6 +16,7 @@ import sys
 from datetime import timedelta
 from typing import Any
 
+from nlp_finetune import allocator
 from nlp_finetune import strategy as strategies
 from nlp_finetune.errors import NlpFinetuneError
 from nlp_finetune.network import choose_interface, first_line
@@ -81,6 +82,8 @@ def start(*, threads: int | str = "auto", timeout_s: float | None = None) -> Run
     if state.process_index != 0:
         logger.setLevel(logging.WARNING)
     _show_downloads_only(on=state.process_index == 0)
+    if state.device.type == "cpu":
+        _keep_freed_memory()
     on_gpus = state.num_processes > 1 and state.device.type != "cpu"
     return Runtime(
         control_group=torch.distributed.new_group(backend="gloo", timeout=timeout) if on_gpus else None,
@@ -95,6 +98,15 @@ def start(*, threads: int | str = "auto", timeout_s: float | None = None) -> Run
         reshard=reshard,
         patient=patient,
     )
+
+
+@functools.cache
+def _keep_freed_memory() -> None:
+    reason = allocator.keep_freed_memory()
+    if reason is None:
+        logger.info("memory: what a step frees is kept for the next one")
+    else:
+        logger.debug("memory that a step frees is not kept: %s", reason)
 
 
 @functools.cache

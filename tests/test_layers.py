@@ -42,7 +42,7 @@ LAYERS = (
     ("tasks",),
     ("runs", "data", "models", "learning", "augment", "metrics"),
     ("recipe", "stopping"),
-    ("job", "joining", "network", "runtime", "strategy", "torchvision_guard", "versions"),
+    ("job", "allocator", "joining", "network", "runtime", "strategy", "torchvision_guard", "versions"),
     ("errors", "__init__"),
 )
 """From top to bottom; a module may import its own layer and those below."""
