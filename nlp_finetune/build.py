@@ -83,6 +83,7 @@ def build(
     packed = train.gradient_checkpointing != "on" and faster.packed(recipe, task, model, lengths, run, runtime)
     decided: list[str] = []
     precision = choose_precision(train.precision, runtime.device, decided.append)
+    faster.channels_last(train.channels_last, task, model, precision, runtime)
     faster.check_budget(recipe, task, lengths)
     micro_batches, recomputes = choose_micro_batches(
         train.micro_batch_size if train.max_tokens is None else None,

@@ -9,7 +9,7 @@ from nlp_finetune import choices
 from nlp_finetune.data.lengths import tokens_used
 from nlp_finetune.errors import InputError
 from nlp_finetune.learning.optimizers import DECOUPLED_DECAY, ELEMENTWISE
-from nlp_finetune.models import compact, dropout, packing, row_attention
+from nlp_finetune.models import compact, dropout, layout, packing, row_attention
 from nlp_finetune.recipe import Recipe
 from nlp_finetune.runtime import Runtime, say
 from nlp_finetune.tasks import base
@@ -156,6 +156,24 @@ def _pack(model: Any, lengths: Sequence[int], run: Callable[[], Any]) -> str | N
     if reason is not None:
         made.remove()
     return reason
+
+
+def channels_last(asked: str, task: base.BaseTask, model: Any, precision: str, runtime: Runtime) -> None:
+    """Lay out the convolutions of an image model with the channels of a pixel side by side, where asked or faster.
+
+    The model is changed in place. Raises `InputError` where it is asked for and can't be had.
+    """
+    fits = task.images and layout.has_convolutions(model)
+    whole = runtime.strategy in _WHOLE_WEIGHTS
+    if asked == "on" and not (fits and whole):
+        why = "this model has no convolutions" if not fits else f"{runtime.strategy} keeps shards of another layout"
+        raise InputError(f"train.channels_last on: {why}. Leave it at auto.")
+    if not fits:
+        return
+    chosen = asked == "on" or (asked == "auto" and whole and layout.pays(runtime.device, precision))
+    layout.arrange(model, channels_last=chosen)
+    if chosen:
+        say("channels last: convolutions find the channels of a pixel side by side, which is faster; saved as always")
 
 
 def check_budget(recipe: Recipe, task: base.BaseTask, lengths: Sequence[int]) -> None:

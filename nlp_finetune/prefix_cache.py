@@ -265,6 +265,6 @@ def _digest(prepared: Prepared, split: str, model: Any, found: Found, precision:
     digest = hashlib.sha256(json.dumps(about, default=str, sort_keys=True).encode())
     still = [(name, p) for name, p in model.named_parameters() if not p.requires_grad]
     for name, tensor in [*still, *model.named_buffers()]:
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {tensor.stride()}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:32]

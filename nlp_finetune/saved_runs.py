@@ -73,7 +73,7 @@ def load(run: Run, runtime: Runtime, *, batch_size: int = 64, precision: str = "
     task_class = base.find(run.task_name)
     task = task_class(task_class.Options(**run.task_options))
     task.restore(run.facts)
-    model = load_weights(task, run.weights, runtime, trust_remote_code=run.trust_remote_code)
+    model = load_weights(task, run.weights, runtime, trust_remote_code=run.trust_remote_code, precision=precision)
     if precision == "bf16":
         _compute_in_bf16(model, runtime)
     workers = min(MOST_WORKERS, runtime.cores) if task.images else 0
@@ -91,19 +91,28 @@ def _compute_in_bf16(model: torch.nn.Module, runtime: Runtime) -> None:
 
 
 def load_weights(
-    task: base.BaseTask, folder: Path, runtime: Runtime, *, trust_remote_code: bool = False
+    task: base.BaseTask,
+    folder: Path,
+    runtime: Runtime,
+    *,
+    trust_remote_code: bool = False,
+    precision: str = "fp32",
 ) -> torch.nn.Module:
     """A saved model of the task, from safetensors, in fp32, on this process's device.
+
+    Convolutions have the layout that is faster for `precision`, in which the model is to compute.
 
     An adapter is merged into its base, which is fetched from the Hub where it is not in the cache.
     Raises `InputError` where files are damaged or the base can't be had.
     """
-    from nlp_finetune.models import adapted, loading
+    from nlp_finetune.models import adapted, layout, loading
 
     if adapted.is_saved_in(folder):
         model: torch.nn.Module = adapted.load_merged(folder, auto_class=task.auto_class, say=say)
     else:
         model = loading.load_saved_model(folder, auto_class=task.auto_class, trust_remote_code=trust_remote_code)
+    if task.images and layout.has_convolutions(model):
+        layout.arrange(model, channels_last=layout.pays(runtime.device, precision))
     return model.to(runtime.device)
 
 

@@ -1,5 +1,7 @@
 """What makes training faster is refused by name where a model can't have it, and left off where it is not asked for."""
 
+from dataclasses import replace
+
 import pytest
 
 from nlp_finetune import faster
@@ -36,3 +38,19 @@ def test_auto_packs_where_rows_of_all_lengths_meet() -> None:
     assert not packs(recipe(), make("bert", "text_classification"))
     assert packs(recipe("train.bucket=false"), make("bert", "text_classification"))
     assert not packs(recipe("train.bucket=false", "train.packing=off"), make("bert", "text_classification"))
+
+
+def test_another_layout_is_refused_where_nothing_is_convolved_or_weights_are_shards() -> None:
+    import torch
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    from nlp_finetune.tasks.base import find
+
+    here = Runtime(0, 1, 0, 1, torch.device("cpu"), 1)
+    text = make("bert", "text_classification")
+    with pytest.raises(InputError, match="channels_last on: this model has no convolutions"):
+        faster.channels_last("on", text.task, text.model, "fp32", here)
+    task = find("image_classification")(options_of("image_classification")())
+    network = ResNetForImageClassification(ResNetConfig(depths=[1], hidden_sizes=[8], embedding_size=8))
+    with pytest.raises(InputError, match="channels_last on: fsdp keeps shards"):
+        faster.channels_last("on", task, network, "fp32", replace(here, strategy="fsdp"))

@@ -98,14 +98,17 @@ class ImageInputs:
 
 @dataclass(frozen=True)
 class ImageCollator:
-    """Puts pixels into one batch: `pixel_values` `[rows, 3, height, width]`, normalised, and `labels` `[rows]`."""
+    """Puts pixels into one batch: `pixel_values` `[rows, 3, height, width]`, normalised, and `labels` `[rows]`.
+
+    The channels of a pixel stay side by side (channels last), as they were decoded.
+    """
 
     preprocessing: Preprocessing
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         import torch
 
-        pixels = torch.from_numpy(np.stack([row["pixels"] for row in rows]).transpose(0, 3, 1, 2).copy())
+        pixels = torch.from_numpy(np.stack([row["pixels"] for row in rows])).permute(0, 3, 1, 2)
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (self.preprocessing.mean, self.preprocessing.std))
         batch = {"pixel_values": pixels.to(torch.float32).div_(255).sub_(mean).div_(std)}
         if "labels" in rows[0]:

@@ -107,7 +107,8 @@ class WeightAverage(TrainerCallback):  # type: ignore[misc]
         if tensors and tensors.keys() != self.named.keys():
             odd = sorted(tensors.keys() ^ self.named.keys())
             raise NlpFinetuneError(f"the checkpoint's average is not of these weights: {', '.join(odd[:3])}")
-        self.values = {name: tensors[name].clone() for name in self.named if name in tensors}
+        # In the layout of the weights, whose place it takes in evaluations.
+        self.values = {n: torch.empty_like(w).copy_(tensors[n]) for n, w in self.named.items() if n in tensors}
 
     def state_dict(self) -> dict[str, Any]:
         return {"taken": self.taken}

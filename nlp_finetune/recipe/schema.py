@@ -237,6 +237,11 @@ class Train(Section):
     fast_dropout: Literal["auto", "on", "off"] = Field(
         default="auto", description="Cheap random bits for dropout on a CPU, its probability kept to 1/65536."
     )
+    channels_last: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Layout of images and convolutions in memory; `auto` takes the faster one, on CPUs and for half "
+        "precision on GPUs.",
+    )
     bucket: bool = Field(default=True, description="Whether rows of like length share a batch, which saves padding.")
     report_to: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(
         default_factory=list,

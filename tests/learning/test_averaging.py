@@ -151,3 +151,13 @@ def test_a_greedy_soup_is_never_worse_than_the_best_alone(seed: int) -> None:
     assert chosen[0] == 0
     assert scores == sorted(scores)
     assert scores[-1] == known[tuple(chosen)]
+
+
+def test_an_average_that_is_taken_back_lies_in_memory_as_the_weights_do() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3)).to(memory_format=torch.channels_last)
+    average = WeightAverage(model, share=ema_share(0.9))
+    average.take(0.5)
+    again = WeightAverage(model, share=ema_share(0.9))
+    again.load(average.tensors())
+    with again.applied():
+        assert model[0].weight.is_contiguous(memory_format=torch.channels_last)

@@ -98,6 +98,13 @@ def test_neither_engine_nor_workers_change_the_run(change: str, place: Path, fin
     assert same(weights(trained(place, change.partition("=")[2], change)), weights(finished))
 
 
+def test_the_layout_in_memory_changes_no_more_than_rounding(place: Path, finished: Path, tmp_path: Path) -> None:
+    done = run(*TINY, "train.channels_last=off", f"output_dir={tmp_path / 'run'}", cwd=place)
+    assert (done.code, "channels last" in done.stderr) == (0, False)
+    usual, here = weights(tmp_path / "run"), weights(finished)
+    assert all((usual[name].float() - here[name].float()).abs().max() < 1e-4 for name in here)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["trainer", "accelerate"])
 def test_a_run_goes_on_bit_for_bit_with_workers(engine: str, place: Path, tmp_path: Path) -> None:
@@ -135,6 +142,7 @@ def test_two_processes_measure_the_statistics_that_are_saved(place: Path, tmp_pa
     seen = {line["step"]: line["validation"]["loss"] for line in lines if "validation" in line}
     best = metrics(tmp_path / "run")["best"]
     assert seen[best["step"]] == pytest.approx(metrics(tmp_path / "run")["validation"]["loss"], rel=1e-5)
+    assert "strides" not in done.stderr  # DDP says so where gradients do not lie as its buffers do
 
 
 def test_predict_takes_images_lists_and_folders(place: Path, finished: Path) -> None:
