@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from nlp_finetune import augmenting, choices, faster, inference, prefix_cache
+from nlp_finetune import augmenting, choices, faster, inference, metering, prefix_cache
 from nlp_finetune.arguments import training_arguments
 from nlp_finetune.callbacks import make_callbacks, make_memory_guard, make_thawing
 from nlp_finetune.data.batching import BatchPlan
@@ -29,6 +29,7 @@ from nlp_finetune.learning.schedules import make_scheduler
 from nlp_finetune.learning.shortcut import Shortcut
 from nlp_finetune.models import adapters, freezing, own_head, rates, renewing, sharding
 from nlp_finetune.models.compact import DecayOfTheRest
+from nlp_finetune.models.flops import Work
 from nlp_finetune.models.loading import load_model
 from nlp_finetune.preparation import Prepared
 from nlp_finetune.recipe import Average, Optim, Recipe
@@ -57,6 +58,7 @@ class Built:
     recomputes: bool = False
     average: WeightAverage | None = None
     cache: prefix_cache.PrefixCache | None = None
+    work: Work | None = None
 
 
 def build(
@@ -119,6 +121,7 @@ def build(
     if recipe.regularize.mixes is not None:
         rows, collate, training = augmenting.mixed_rows(prepared, rows, collate, training, balanced)
     gradual = recipe.freeze.gradual
+    work = metering.work_of_rows(prepared, model, rows, collate, training, precision=precision, runtime=runtime)
     thawing = None if gradual is None else make_thawing(model, gradual, plan)
     job = Job(
         model=model,
@@ -151,8 +154,9 @@ def build(
         processor=processor,
     )  # fmt: skip
     return Built(
-        job, callbacks.stopwatch, callbacks.flow, callbacks.stateful, precision, packed, recomputes, average, cache
-    )
+        job, callbacks.stopwatch, callbacks.flow, callbacks.stateful, precision, packed, recomputes, average, cache,
+        work,
+    )  # fmt: skip
 
 
 def _share_out(model: Any, runtime: Runtime, sample: Callable[[], Any], objective: Any) -> None:

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from nlp_finetune import check, inference, saved_runs, souping
+from nlp_finetune import check, inference, metering, saved_runs, souping
 from nlp_finetune import runtime as processes
 from nlp_finetune.build import Built, scorer
 from nlp_finetune.errors import EXIT_DONE
@@ -115,11 +115,13 @@ def _training_figures(prepared: Prepared, built: Built, runtime: Runtime) -> dic
     from nlp_finetune.models.summary import count_parameters
 
     plan, steps, seconds = built.job.batches, built.flow.step, built.stopwatch.seconds
-    tokens = sum(int(plan.lengths[i]) for step in range(steps) for i in plan.global_batch(step))
+    peaks = [peak for peak in runtime.gather(metering.peak(runtime, built.precision)) if peak is not None]
     total, trainable = count_parameters(built.job.model)
     return {
         "samples_per_second": round(steps * plan.batch_size / seconds, 2) if seconds else None,
-        "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
+        **metering.throughput(
+            plan, steps=steps, seconds=seconds, has_tokens=not prepared.task.images, work=built.work, peaks=peaks
+        ),
         "padding_fraction": 0.0 if built.packed else round(plan.padding_fraction(steps), 4),
         "peak_memory_mb": round(max(runtime.gather(processes.peak_memory_mb(runtime.device))), 1),
         "seconds": round(seconds, 2),

@@ -87,9 +87,9 @@ def _is_same(
     precision: str,
 ) -> bool:
     """Whether loss and gradients of a training step are the same from states."""
-    whole = _step(model, lambda: training(model, dict(batch), one)[0])
+    whole = trial_step(model, lambda: training(model, dict(batch), one)[0])
     with passed_over(prefix, states, like):
-        short = _step(model, lambda: training(model, dict(batch), one)[0])
+        short = trial_step(model, lambda: training(model, dict(batch), one)[0])
     scale = max(float(tensor.abs().max()) for tensor in whole)
     return len(whole) == len(short) and all(
         bool((one.float() - other.float()).abs().max() <= _TOLERANCE[precision] * scale)
@@ -97,7 +97,7 @@ def _is_same(
     )
 
 
-def _step(model: Any, loss_of: Callable[[], Tensor]) -> list[Tensor]:
+def trial_step(model: Any, loss_of: Callable[[], Tensor]) -> list[Tensor]:
     """Loss and gradients of a step in training mode, with the same dropout each time; leaves no trace."""
     devices = [one.device for one in model.parameters()][:1]
     with kept_buffers(model), torch.random.fork_rng(devices=[d for d in devices if d.type == "cuda"]):

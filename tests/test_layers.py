@@ -35,6 +35,7 @@ LAYERS = (
         "callbacks",
         "choices",
         "faster",
+        "metering",
         "prefix_cache",
         "prefix_trial",
     ),

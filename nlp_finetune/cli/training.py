@@ -91,6 +91,8 @@ def _show_result(result: Result, *, aside: bool) -> None:
             rows.append((f"baseline {baseline}", f"{values[name]:.4f}", f"{name} of a simple rival"))
     figures = metrics["train"]
     speed = f"{figures['samples_per_second']} rows/s, {figures['padding_fraction']:.1%} padding"
+    if "model_flops_utilization" in figures:
+        speed += f", {figures['model_flops_utilization']:.1%} of the GPU's peak"
     rows.append(("training time", f"{figures['seconds']:.0f} s", f"{figures['steps']} steps, {speed}"))
     best = metrics["best"]
     rows.append(("best checkpoint", f"step {best['step']}", f"epoch {best['epoch']:g}, by validation {name}"))

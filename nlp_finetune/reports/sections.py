@@ -103,12 +103,17 @@ def _tiles(run: RunData) -> list[dict[str, Any]]:
         share = f"{trained / total:.1%} of {total / 1e6:,.1f} M" if trained and total else ""
         tiles += [
             {"name": "training", "value": duration(figures.get("seconds")),
-             "note": f"{whole(figures.get('steps'))} steps, {figures.get('samples_per_second')} rows/s"},
+             "note": f"{whole(figures.get('steps'))} steps, {figures.get('samples_per_second')} rows/s{_use(figures)}"},
             {"name": "trained", "value": f"{trained / 1e6:,.1f} M" if trained else "–", "note": f"{share} parameters"},  # noqa: RUF001
             {"name": "peak memory", "value": f"{(figures.get('peak_memory_mb') or 0) / 1024:.1f} GB",
              "note": f"{figures.get('precision')}, engine {figures.get('engine')}"},
         ]  # fmt: skip
     return tiles
+
+
+def _use(figures: dict[str, Any]) -> str:
+    share = figures.get("model_flops_utilization")
+    return "" if share is None else f", {share:.1%} of the peak of its GPUs"
 
 
 def _rival_tile(run: RunData, name: str) -> list[dict[str, Any]]:

@@ -188,6 +188,10 @@ def cost(facts: Facts) -> list[Markdown]:
     lines = [f"{seconds:,.0f} s of training steps ({figures.get('steps', 0):,} steps"]
     if figures.get("samples_per_second"):
         lines[0] += f", {figures['samples_per_second']:,.1f} rows/s"
+    if figures.get("tokens_per_second"):
+        lines[0] += f", {figures['tokens_per_second']:,.0f} tokens/s without padding"
+    if figures.get("model_flops_utilization"):
+        lines[0] += f", {figures['model_flops_utilization']:.1%} of the peak of the GPUs in use (model FLOPs)"
     lines[0] += f", {figures.get('precision', 'fp32')}, engine {escape(figures.get('engine', ''))})"
     if figures.get("peak_memory_mb"):
         lines.append(f"Peak memory of the largest process: {figures['peak_memory_mb']:,.0f} MiB")
