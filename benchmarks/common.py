@@ -20,9 +20,10 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 @lru_cache
-def options() -> argparse.Namespace:
-    """What every benchmark takes on its command line."""
-    parser = argparse.ArgumentParser()
+def parser() -> argparse.ArgumentParser:
+    """What every benchmark takes on its command line; a script may change it before it asks for `options`."""
+    script = sys.modules["__main__"].__doc__ if RESULTS.parent == Path(sys.argv[0]).resolve().parent else None
+    parser = argparse.ArgumentParser(description=script, formatter_class=argparse.RawDescriptionHelpFormatter)
     beside = ROOT.parent / "shared" / "data"
     parser.add_argument(
         "data", nargs="?", type=Path, default=beside, help=f"folder of the data sets (default: {beside})"
@@ -34,7 +35,13 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--cpu-seconds", action="store_true", help="speed.py: count CPU seconds, which other programs disturb less"
     )
-    return parser.parse_args()
+    return parser
+
+
+@lru_cache
+def options() -> argparse.Namespace:
+    """What was given on the command line."""
+    return parser().parse_args()
 
 
 def train(*arguments: str, folder: Path | None = None) -> dict[str, Any]:

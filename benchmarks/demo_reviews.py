@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from statistics import mean
 
-from common import save, train
+from common import options, save, train
 
 SEEDS = (1, 2, 3)
 
 
 def main() -> None:
+    options()
     rows, gains = [], []
     for seed in SEEDS:
         metrics = train("--recipe", "text_cls", "--demo", f"train.seed={seed}")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common import save
+from common import options, save
 
 from tests.nodes import Cable, Node, step_of, two_namespaces, wait_for_step
 from tests.tiny import TINY
@@ -50,6 +50,7 @@ def lose(cable: Cable, folder: Path, fault: str) -> tuple[str, float]:
 
 def main() -> None:
     """Three faults in one run, which then goes on to its end."""
+    options()
     rows, reasons = [], {}
     with tempfile.TemporaryDirectory() as scratch, two_namespaces() as cable:
         folder = Path(scratch)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 
-from common import ROOT, save
+from common import ROOT, options, save
 
 sys.path.insert(0, str(ROOT))
 
@@ -21,6 +21,7 @@ TOKENS = 11_568
 
 
 def main() -> None:
+    options()
     found = {name: _measure(compacted=compacted) for name, compacted in (("all rows", False), ("rows in use", True))}
     whole, compact = found["all rows"], found["rows in use"]
     rows = [[name, *(f"{part / 2**20:,.0f}" for part in parts), f"{sum(parts) / sum(whole):.2f}"]

@@ -1,7 +1,6 @@
 """How much of its GPU a run uses, tried on a CPU whose peak is pretended to be known."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from nlp_finetune.runs.folder import RunFolder
 from nlp_finetune.runtime import Runtime
 from nlp_finetune.stopping import StopRequest
 from nlp_finetune.tasks import base
-from tests.command_line import run
 from tests.tiny import TINY
 
 HERE = Runtime(0, 1, 0, 1, torch.device("cpu"), 1)
@@ -60,27 +58,24 @@ def test_tokens_are_those_without_padding_and_the_share_is_that_of_all_devices()
     assert metering.throughput(plan, steps=0, seconds=0.0, has_tokens=True, work=None, peaks=[]) == {}
 
 
-def test_a_run_on_a_cpu_counts_tokens_and_claims_no_share(tmp_path: Path) -> None:
-    run("train", *TINY, *SHORT, f"output_dir={tmp_path / 'run'}")
-    figures = json.loads((tmp_path / "run" / "metrics.json").read_text())["train"]
-    assert figures["tokens_per_second"] > figures["samples_per_second"]
-    assert not {"model_flops_utilization", "model_tflops_per_second", "peak_tflops"} & figures.keys()
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["trainer", "accelerate"])
-def test_counting_changes_nothing_and_is_in_metrics_card_and_report(
+def test_a_share_is_claimed_where_the_peak_is_known_and_counting_changes_nothing(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = [*TINY[2:], *SHORT, "model.dropout=0.1", "train.log_every=1", f"train.engine={engine}"]
     recipe = load("text_cls", overrides=overrides, task_options=base.options_of, task_names=base.names()).recipe
-    losses = []
+    losses, found = [], {}
     for name in ("unknown", "known"):
         if name == "known":
             monkeypatch.setattr(metering, "peak", lambda runtime, precision: 0.5)
         done = train.train(recipe.model_copy(update={"output_dir": str(tmp_path / name)}))
+        found[name] = done.metrics["train"]
         history = (tmp_path / name / "history.jsonl").read_text().splitlines()
         losses.append([json.loads(line).get("loss") for line in history])
-    figures = done.metrics["train"]
+    figures = found["known"]
+    assert found["unknown"]["tokens_per_second"] > found["unknown"]["samples_per_second"]
+    assert not {"model_flops_utilization", "model_tflops_per_second", "peak_tflops"} & found["unknown"].keys()
     share = figures["model_tflops_per_second"] / 0.5
     assert 0 < figures["model_flops_utilization"] == pytest.approx(share, abs=2e-3)
     assert losses[0] == losses[1]
@@ -132,5 +127,5 @@ def test_what_cannot_be_counted_is_said_and_stops_nothing(
     monkeypatch.setattr(metering, "say", said.append)
     monkeypatch.setattr(metering.flops, "count", fails)
     given = prepared(*TINY[2:])
-    assert work(replace(given), tmp_path) is None
+    assert work(given, tmp_path) is None
     assert said == ["model FLOPs are not counted: no such formula"]
