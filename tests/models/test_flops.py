@@ -73,13 +73,13 @@ def test_a_frozen_body_takes_a_third_of_its_training() -> None:
 def test_adapters_take_two_thirds_of_the_matrices_and_what_they_are_themselves() -> None:
     from peft import LoraConfig, get_peft_model
 
-    model, tokens = bert(), 12
+    model, tokens = bert("eager"), 12
     config = LoraConfig(r=RANK, target_modules=["query", "value"], modules_to_save=["classifier"], lora_dropout=0.0)
     adapted = get_peft_model(model, config)
     body = LAYERS * (4 * BLOCK * tokens + 12 * tokens**2 * WIDTH) + 4 * WIDTH**2 + 6 * CLASSES * WIDTH
     adapters = LAYERS * 2 * 6 * 2 * RANK * WIDTH * tokens
-    # Nothing before the first block trains: its matrices that read its input pass no gradient on.
-    unread = 2 * tokens * (3 * WIDTH**2 + 2 * RANK * WIDTH)
+    # Nothing before the first block trains: what reads its input passes no gradient on, and its keys need none at all.
+    unread = 2 * tokens * (3 * WIDTH**2 + 2 * RANK * WIDTH) + 2 * tokens**2 * WIDTH
     assert counted(adapted, tokens) == body + adapters - unread
 
 
