@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,6 +46,20 @@ class Preprocessing:
         """Resize and cut out the middle."""
         image = image.resize(self._new_size(*image.size), self._filter())
         return image if self.crop is None else _center(image, *self.crop)
+
+    def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        """What the model takes `[rows, 3, height, width]`, fp32, of bytes or of other numbers in [0, 255].
+
+        torchvision's `ToTensor` and `Normalize`, on the device of the pixels and once for a batch.
+        """
+        import torch
+
+        found = pixels.permute(0, 2, 3, 1).to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+        # Whole lines: a loop over the three channels of each pixel is slow.
+        width = found.shape[2]
+        mean, std = (_repeated(values, width, pixels.device) for values in (self.mean, self.std))
+        found.view(-1, 3 * width).div_(255).sub_(mean).div_(std)
+        return found.permute(0, 3, 1, 2)
 
     def _filter(self) -> Any:
         from PIL import Image
@@ -96,24 +111,26 @@ class ImageInputs:
         return {"pixels": pixels, **({"labels": row["labels"]} if "labels" in row else {})}
 
 
-@dataclass(frozen=True)
-class ImageCollator:
-    """Puts pixels into one batch: `pixel_values` `[rows, 3, height, width]`, normalised, and `labels` `[rows]`.
+def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    """Rows as one batch: `pixel_values` `[rows, 3, height, width]`, bytes as they were decoded, and `labels` `[rows]`.
 
-    The channels of a pixel stay side by side (channels last), as they were decoded.
+    Bytes are a quarter of what goes from the workers to the model, which makes numbers of them
+    (`Preprocessing.normalised`). The channels of a pixel stay side by side (channels last).
     """
+    import torch
 
-    preprocessing: Preprocessing
+    batch = {"pixel_values": torch.from_numpy(np.stack([row["pixels"] for row in rows])).permute(0, 3, 1, 2)}
+    if "labels" in rows[0]:
+        batch["labels"] = torch.tensor([row["labels"] for row in rows])
+    return batch
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        import torch
 
-        pixels = torch.from_numpy(np.stack([row["pixels"] for row in rows])).permute(0, 3, 1, 2)
-        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (self.preprocessing.mean, self.preprocessing.std))
-        batch = {"pixel_values": pixels.to(torch.float32).div_(255).sub_(mean).div_(std)}
-        if "labels" in rows[0]:
-            batch["labels"] = torch.tensor([row["labels"] for row in rows])
-        return batch
+@lru_cache(maxsize=8)
+def _repeated(values: tuple[float, ...], times: int, device: torch.device) -> torch.Tensor:
+    """The values over and over `[values x times]`; kept, because putting them on a GPU would wait for it."""
+    import torch
+
+    return torch.tensor(values, device=device).repeat(times)
 
 
 def from_settings(settings: Mapping[str, Any], *, given: str) -> Preprocessing:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SHARE, PARTNER_LABELS, PARTNER_IDS = "share", "partner_labels", "partner_ids"
 """Columns of a batch: how much of each row is its own `[rows]`, and of its partner the label and the token ids."""
+PARTNER_PIXELS, PIXEL_SHARE = "partner_pixels", "pixel_share"
+"""Of images that are still to be mixed: the partner's bytes, and how much of each pixel is the row's own `[rows]`."""
 _STREAM = 1
 """Keeps the numbers drawn here apart from those that change the row itself."""
 _CANDIDATES = 8
@@ -81,7 +83,11 @@ def part(height: int, width: int, mix: Mix) -> tuple[slice, slice]:
 
 @dataclass(frozen=True)
 class MixedImages:
-    """Collates rows with their `mix` and `partner`: pixels mixed, labels of both, how much of a row is its own."""
+    """Collates rows with their `mix` and `partner`: pixels and labels of both, and how much of a row is its own.
+
+    What CutMix takes of a partner is put into the row here. Mixup's weighted means are no bytes: the model's side makes
+    them (`learning.mixing`), of the partner's bytes, which are left out of a batch without such rows.
+    """
 
     collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]
 
@@ -89,19 +95,22 @@ class MixedImages:
         import torch
 
         batch, other = self.collate(rows), self.collate([row["partner"] for row in rows])
-        pixels, shares = batch["pixel_values"], []
+        pixels, shares, of_pixels = batch["pixel_values"], [], []
         height, width = pixels.shape[-2:]
         for image, partner, row in zip(pixels, other["pixel_values"], rows, strict=True):
             mix: Mix = row["mix"]
             if mix.middle is None:
-                # One row of each half at least its own: at share 1 this is the image, to the last digit.
-                image.mul_(mix.share).add_(partner, alpha=1 - mix.share)
                 shares.append(mix.share)
+                of_pixels.append(mix.share)
             else:
                 down, across = part(height, width, mix)
                 image[:, down, across] = partner[:, down, across]
                 shares.append(1 - (down.stop - down.start) * (across.stop - across.start) / (height * width))
-        return {**batch, PARTNER_LABELS: other["labels"], SHARE: torch.tensor(shares)}
+                of_pixels.append(1.0)
+        mixed = {**batch, PARTNER_LABELS: other["labels"], SHARE: torch.tensor(shares)}
+        if min(of_pixels) == 1:
+            return mixed
+        return {**mixed, PARTNER_PIXELS: other["pixel_values"], PIXEL_SHARE: torch.tensor(of_pixels)}
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from nlp_finetune.data.mixing import PARTNER_IDS, PARTNER_LABELS, SHARE
+from nlp_finetune.data.mixing import PARTNER_IDS, PARTNER_LABELS, PARTNER_PIXELS, PIXEL_SHARE, SHARE
 from nlp_finetune.learning.regularizers import Objective, word_embeddings
+
+_OF_MIXING = (SHARE, PARTNER_LABELS, PARTNER_IDS, PARTNER_PIXELS, PIXEL_SHARE)
 
 
 def mixed_targets(own: Tensor, partner: Tensor, share: Tensor, *, classes: int) -> Tensor:
@@ -26,8 +28,17 @@ def mixed_targets(own: Tensor, partner: Tensor, share: Tensor, *, classes: int) 
     return weight * one + (1 - weight) * other
 
 
+def mixed_pixels(own: Tensor, partner: Tensor, share: Tensor) -> Tensor:
+    """`share` x own + (1 - `share`) x partner: bytes `[rows, 3, height, width]`, mixed in fp32 and not rounded again.
+
+    At share 1 an image is itself, to the last digit.
+    """
+    weight = share.view(-1, 1, 1, 1)
+    return weight * own + (1 - weight) * partner
+
+
 def mixed(objective: Objective, *, classes: int) -> Objective:
-    """The objective on mixed rows: soft labels, and for texts word embeddings mixed with their partners'.
+    """The objective on mixed rows: soft labels, and pixels, or word embeddings of texts, mixed with their partners'.
 
     What is counted as items are the rows themselves, mixed or not. A batch without partners is left as it is.
     Zhang et al. 2018, mixup: Beyond Empirical Risk Minimization; Guo, Mao and Zhang 2019, Augmenting Data with Mixup
@@ -39,7 +50,9 @@ def mixed(objective: Objective, *, classes: int) -> Objective:
             return objective(model, batch, num_items)
         share = batch[SHARE]
         targets = mixed_targets(batch["labels"], batch[PARTNER_LABELS], share, classes=classes)
-        rest = {name: v for name, v in batch.items() if name not in (SHARE, PARTNER_LABELS, PARTNER_IDS)}
+        rest = {name: v for name, v in batch.items() if name not in _OF_MIXING}
+        if PARTNER_PIXELS in batch:
+            rest["pixel_values"] = mixed_pixels(batch["pixel_values"], batch[PARTNER_PIXELS], batch[PIXEL_SHARE])
         partner = batch.get(PARTNER_IDS)
         with nullcontext() if partner is None else MixedEmbeddings(word_embeddings(model), partner, share):
             return objective(model, {**rest, "labels": targets}, num_items)

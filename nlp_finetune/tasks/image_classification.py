@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from nlp_finetune.augment.images import ImageChange
     from nlp_finetune.data.drawing import Transform
+    from nlp_finetune.data.image_inputs import Preprocessing
     from nlp_finetune.metrics.details import RowScores
     from nlp_finetune.models.checkpoint import Checkpoint
 
@@ -73,6 +74,8 @@ class Task(BaseTask):
         self.image = options.image or "image"
         self.label = options.label or "label"
         self.names: list[str] = []
+        self.preprocessing: Preprocessing | None = None
+        """That of the processor which was made last."""
 
     @property
     def max_length(self) -> int:
@@ -174,12 +177,16 @@ class Task(BaseTask):
 
         if tokenizer is not None:
             raise InputError(f"model.tokenizer {tokenizer}: images have no tokens; leave it null.")
-        return image_processor.load(checkpoint, size=self.options.size, center=self.options.center)
+        made = image_processor.load(checkpoint, size=self.options.size, center=self.options.center)
+        self.preprocessing = made.preprocessing
+        return made
 
     def saved_processor(self, folder: Path) -> Any:
         from nlp_finetune.models import image_processor
 
-        return image_processor.load_saved(folder)
+        made = image_processor.load_saved(folder)
+        self.preprocessing = made.preprocessing
+        return made
 
     def processor_key(self, processor: Any) -> list[Any]:
         return []  # rows are encoded when they are drawn
@@ -204,9 +211,14 @@ class Task(BaseTask):
         return [1] * len(rows["image"])
 
     def collator(self, processor: Any) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]:
-        from nlp_finetune.data.image_inputs import ImageCollator
+        from nlp_finetune.data.image_inputs import collate
 
-        return ImageCollator(processor.preprocessing)
+        return collate
+
+    def model_inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Normalised pixels, of the bytes that a batch brings."""
+        assert self.preprocessing is not None
+        return {"pixel_values": self.preprocessing.normalised(batch["pixel_values"])}
 
     # -- learning -----------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision import transforms
 
 from nlp_finetune.data.drawing import generator
-from nlp_finetune.data.image_inputs import ImageCollator, ImageInputs, Preprocessing, from_settings, to_settings
+from nlp_finetune.data.image_inputs import ImageInputs, Preprocessing, collate, from_settings, to_settings
 from nlp_finetune.errors import InputError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -41,16 +41,27 @@ def test_evaluation_is_torchvisions_to_the_last_digit(how: Preprocessing, size: 
     )
     image = picture(*size)
     drawn = ImageInputs(how)(row(image), generator(0, 0, 0))
-    assert torch.equal(ImageCollator(how)([drawn])["pixel_values"][0], theirs(image))
+    assert torch.equal(how.normalised(collate([drawn])["pixel_values"])[0], theirs(image))
 
 
-def test_a_batch_has_normalised_pixels_and_labels() -> None:
+def test_a_batch_has_bytes_and_labels() -> None:
     rows = [ImageInputs(SMALL)(row(picture(40, 40), labels=i), generator(0, 0, i)) for i in range(3)]
-    batch = ImageCollator(SMALL)(rows)
+    batch = collate(rows)
     assert batch["pixel_values"].shape == (3, 3, 32, 32)
-    assert batch["pixel_values"].dtype == torch.float32
+    assert batch["pixel_values"].dtype == torch.uint8
     assert batch["labels"].tolist() == [0, 1, 2]
-    assert "labels" not in ImageCollator(SMALL)([{"pixels": rows[0]["pixels"]}])
+    assert "labels" not in collate([{"pixels": rows[0]["pixels"]}])
+
+
+def test_normalising_gives_floats_that_lie_as_the_bytes_did_and_leaves_those_alone() -> None:
+    bytes_ = collate([{"pixels": np.asarray(picture(20, 12))} for _ in range(2)])["pixel_values"]
+    for pixels in (bytes_, bytes_.float()):
+        before = pixels.clone()
+        found = SMALL.normalised(pixels)
+        assert (found.dtype, found.shape) == (torch.float32, pixels.shape)
+        assert found.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(pixels, before)
+        assert torch.equal(found, transforms.Normalize(MEAN, STD)(before / 255))
 
 
 @pytest.mark.parametrize("size", [(40, 40), (33, 61), (259, 300), (51, 97), (24, 96)])
@@ -62,7 +73,7 @@ def test_what_is_saved_gives_transformers_the_same_pixels(size: tuple[int, int])
         settings = {k: v for k, v in to_settings(how).items() if k != "image_processor_type"}
         theirs = CLIPImageProcessorPil(**settings)(picture(*size), return_tensors="pt")["pixel_values"][0]
         drawn = ImageInputs(how)(row(picture(*size)), generator(0, 0, 0))
-        assert (ImageCollator(how)([drawn])["pixel_values"][0] - theirs).abs().max() < 1e-6
+        assert (how.normalised(collate([drawn])["pixel_values"])[0] - theirs).abs().max() < 1e-6
 
 
 def test_settings_are_read_back() -> None:

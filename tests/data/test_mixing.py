@@ -10,10 +10,19 @@ import pytest
 import torch
 
 from nlp_finetune.data.drawing import DrawnRows
-from nlp_finetune.data.image_inputs import ImageCollator, Preprocessing
-from nlp_finetune.data.mixing import PARTNER_IDS, PARTNER_LABELS, SHARE, Mix, MixedImages, MixedTexts, Mixing, part
-
-HOW = Preprocessing(16, (16, 16), 2, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+from nlp_finetune.data.image_inputs import collate
+from nlp_finetune.data.mixing import (
+    PARTNER_IDS,
+    PARTNER_LABELS,
+    PARTNER_PIXELS,
+    PIXEL_SHARE,
+    SHARE,
+    Mix,
+    MixedImages,
+    MixedTexts,
+    Mixing,
+    part,
+)
 
 
 def test_a_mix_depends_on_seed_epoch_and_row_alone() -> None:
@@ -83,27 +92,34 @@ def pictures(*mixes: Mix) -> list[dict[str, Any]]:
     return [{**rows[i], "mix": mix, "partner": rows[-1]} for i, mix in enumerate(mixes)]
 
 
-def test_images_of_share_one_are_themselves_and_others_are_the_weighted_mean() -> None:
+def test_images_to_be_mixed_bring_the_bytes_of_both() -> None:
     rows = pictures(Mix(2, 1.0, None), Mix(2, 0.7, None))
-    own = ImageCollator(HOW)(rows)["pixel_values"]
-    partner = ImageCollator(HOW)([rows[0]["partner"]])["pixel_values"][0]
-    batch = MixedImages(ImageCollator(HOW))(rows)
-    assert torch.equal(batch["pixel_values"][0], own[0])
-    torch.testing.assert_close(batch["pixel_values"][1], 0.7 * own[1] + 0.3 * partner)
-    torch.testing.assert_close(batch[SHARE], torch.tensor([1.0, 0.7]))
+    batch = MixedImages(collate)(rows)
+    assert torch.equal(batch["pixel_values"], collate(rows)["pixel_values"])
+    assert torch.equal(batch[PARTNER_PIXELS], collate([row["partner"] for row in rows])["pixel_values"])
+    assert batch[PARTNER_PIXELS].dtype == torch.uint8
+    for name in (SHARE, PIXEL_SHARE):
+        torch.testing.assert_close(batch[name], torch.tensor([1.0, 0.7]))
     assert batch["labels"].tolist() == [0, 1]
     assert batch[PARTNER_LABELS].tolist() == [2, 2]
 
 
 def test_cutmix_pastes_one_part_and_the_share_is_what_is_left() -> None:
     rows = pictures(Mix(1, 0.75, (0.5, 0.5)), Mix(1, 0.75, (0.0, 1.0)), Mix(1, 1.0, (0.3, 0.3)))
-    own = ImageCollator(HOW)(rows)["pixel_values"]
-    batch = MixedImages(ImageCollator(HOW))(rows)
+    own = collate(rows)["pixel_values"]
+    batch = MixedImages(collate)(rows)
     other = [(batch["pixel_values"][i] != own[i]).any(0) for i in range(3)]
     assert [int(mask.sum()) for mask in other] == [64, 16, 0]  # half of each side in the middle, a quarter in a corner
     assert batch[SHARE].tolist() == [0.75, 0.9375, 1.0]
     assert other[0][4:12, 4:12].all()
     assert other[1][0:4, 12:16].all()
+    assert PARTNER_PIXELS not in batch
+
+
+def test_what_cutmix_has_pasted_is_not_mixed_again() -> None:
+    batch = MixedImages(collate)(pictures(Mix(2, 0.75, (0.5, 0.5)), Mix(2, 0.7, None)))
+    torch.testing.assert_close(batch[PIXEL_SHARE], torch.tensor([1.0, 0.7]))
+    torch.testing.assert_close(batch[SHARE], torch.tensor([0.75, 0.7]))
 
 
 def test_a_part_never_leaves_the_image() -> None:

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification
 
-from nlp_finetune.data.mixing import PARTNER_IDS, PARTNER_LABELS, SHARE
+from nlp_finetune.data.image_inputs import Preprocessing
+from nlp_finetune.data.mixing import PARTNER_IDS, PARTNER_LABELS, PARTNER_PIXELS, PIXEL_SHARE, SHARE
 from nlp_finetune.learning.losses import cross_entropy, focal
-from nlp_finetune.learning.mixing import MixedEmbeddings, mixed, mixed_targets
+from nlp_finetune.learning.mixing import MixedEmbeddings, mixed, mixed_pixels, mixed_targets
 from nlp_finetune.learning.regularizers import word_embeddings
 
 IDS, PARTNERS = torch.tensor([[5, 6, 7], [8, 9, 10]]), torch.tensor([[11, 12, 13], [14, 15, 16]])
@@ -113,3 +114,35 @@ def test_smoothing_comes_on_top_of_soft_targets() -> None:
     own = torch.tensor([0, 1, 2, 2])
     hard = cross_entropy(logits, own, label_smoothing=0.1)
     torch.testing.assert_close(cross_entropy(logits, F.one_hot(own, 3).float(), label_smoothing=0.1), hard)
+
+
+HOW = Preprocessing(32, (32, 32), 2, (0.5, 0.25, 0.75), (0.2, 0.25, 0.3))
+
+
+def bytes_of(rows: int) -> Tensor:
+    return torch.randint(0, 256, (rows, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(rows))
+
+
+def test_mixed_images_are_the_weighted_mean_of_normalised_ones() -> None:
+    own, partner = bytes_of(3).contiguous(memory_format=torch.channels_last), bytes_of(4)[:3]
+    share = torch.tensor([1.0, 0.7, 0.5])
+    found = HOW.normalised(mixed_pixels(own, partner, share))
+    weight = share.view(-1, 1, 1, 1)
+    torch.testing.assert_close(found, weight * HOW.normalised(own) + (1 - weight) * HOW.normalised(partner))
+    assert torch.equal(found[0], HOW.normalised(own)[0])
+
+
+def test_the_objective_sees_mixed_pixels_and_nothing_of_the_partners() -> None:
+    seen = []
+
+    def objective(_model: Any, batch: Any, _items: Any) -> tuple[Tensor, Any]:
+        seen.append(batch)
+        return torch.zeros(()), None
+
+    batch = {
+        "pixel_values": bytes_of(2), "labels": torch.tensor([0, 1]), PARTNER_LABELS: torch.tensor([1, 1]),
+        SHARE: torch.tensor([0.6, 0.8]), PARTNER_PIXELS: bytes_of(5)[:2], PIXEL_SHARE: torch.tensor([0.6, 1.0]),
+    }  # fmt: skip
+    mixed(objective, classes=2)(None, batch, 2)
+    assert seen[0].keys() == {"pixel_values", "labels"}
+    assert torch.equal(seen[0]["pixel_values"][1], bytes_of(2)[1].float())
