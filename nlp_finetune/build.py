@@ -27,10 +27,10 @@ from nlp_finetune.learning.precision import choose_precision
 from nlp_finetune.learning.regularizers import PullToStart, add_noise
 from nlp_finetune.learning.schedules import make_scheduler
 from nlp_finetune.learning.shortcut import Shortcut
-from nlp_finetune.models import adapters, freezing, own_head, rates, renewing, sharding
+from nlp_finetune.models import adapters, freezing, heads, own_head, rates, renewing, sharding
 from nlp_finetune.models.compact import DecayOfTheRest
 from nlp_finetune.models.flops import Work
-from nlp_finetune.models.loading import load_model
+from nlp_finetune.models.loading import load_model, new_parameters
 from nlp_finetune.preparation import Prepared
 from nlp_finetune.recipe import Average, Optim, Recipe
 from nlp_finetune.runs.folder import RunFolder
@@ -212,12 +212,17 @@ def _model(prepared: Prepared, folder: RunFolder) -> PreTrainedModel:
         "seed": recipe.train.seed,
         "say": say,
     }
+    scratch = prepared.checkpoint.kind == "scratch"
     head = choices.own_head(recipe.head)
     if head is not None:
         model = own_head.load(prepared.checkpoint, head, **given)
     else:
         model = load_model(prepared.checkpoint, auto_class=task.auto_class, **given)
     task.complete_model(model, say)
+    bias = choices.head_bias(recipe, task, prepared.encoded["train"])
+    new = {name for name, _ in model.named_parameters()} if scratch else new_parameters(model)
+    if bias is not None and heads.start_at(model, bias, new=new):
+        say("new head: its outputs start at how often each class occurs in the training rows")
     choose_what_trains(model, recipe)
     if recipe.lora is not None:
         base = adapters.find_base(prepared.checkpoint, model, keep=folder.base)
@@ -314,4 +319,5 @@ def _score(
     except Interrupted:
         flow.interrupted = True
         return None
+    task.tune(output.predictions, rows)
     return {"loss": output.loss or 0.0, **task.metrics(output.predictions, rows)}

@@ -31,7 +31,7 @@ _MOST_NAMED = 10
 
 def check(recipe: Recipe, task: base.BaseTask, runtime: Runtime) -> None:
     """Raise `InputError` for a choice that does not fit the task's labels or this machine."""
-    _check_loss(recipe.loss, task)
+    _check_loss(recipe.loss, task, head_bias=recipe.model.head_bias)
     _check_regularizers(recipe, task, runtime)
     _check_sampler(recipe, task)
     augmenting.check(recipe.augment, task, workers=recipe.train.workers)
@@ -119,13 +119,15 @@ def _check_strategy(recipe: Recipe, runtime: Runtime) -> None:
         )
 
 
-def _check_loss(section: LossSection, task: base.BaseTask) -> None:
+def _check_loss(section: LossSection, task: base.BaseTask, *, head_bias: str) -> None:
     fitting = task.losses()
     if section.name not in ("auto", *fitting):
         raise InputError(f"loss.name {section.name} does not fit these labels; use {' or '.join(fitting)}.")
+    names = class_names(task)
+    if head_bias == "prior" and (not names or loss_name(section, task) not in WEIGHTED):
+        raise InputError(f"model.head_bias prior: {task.options.name} has no classes here; use auto.")
     if section.class_weights is None:
         return
-    names = class_names(task)
     if not names or loss_name(section, task) not in WEIGHTED:
         raise InputError(f"loss.class_weights: the labels of {task.options.name} are not classes that can be weighed.")
     if section.class_weights != "balanced":
@@ -222,6 +224,16 @@ def class_names(task: base.BaseTask) -> list[str]:
 def loss_name(section: LossSection, task: base.BaseTask) -> str:
     """The loss that is meant, `auto` resolved."""
     return task.losses()[0] if section.name == "auto" else section.name
+
+
+def head_bias(recipe: Recipe, task: base.BaseTask, train: Dataset) -> list[float] | None:
+    """Where the outputs of a new head start, from the encoded training rows; None leaves that to the model."""
+    asked, names = recipe.model.head_bias, class_names(task)
+    several = loss_name(recipe.loss, task) == "bce"
+    weighed = recipe.loss.class_weights is not None or recipe.data.sampler == "balanced"
+    if asked == "zero" or (asked == "auto" and (weighed or not several)):
+        return None
+    return class_weights.prior(*class_weights.count_classes(train["labels"], len(names)), positives=several)
 
 
 def loss(section: LossSection, task: base.BaseTask, train: Dataset, say: Callable[[str], None]) -> Loss:

@@ -54,7 +54,7 @@ class Prepared:
     @property
     def metric(self) -> str:
         """Metric that picks the best checkpoint."""
-        return self.task.metric if self.recipe.train.metric == "auto" else self.recipe.train.metric
+        return self.task.judged_by
 
     @property
     def batch_size(self) -> int:
@@ -92,6 +92,8 @@ def prepare(recipe: Recipe, runtime: Runtime, *, tell: Callable[[str], None] = s
         tell(note)
     rows = _split(recipe, task.prepare(loaded.splits, tell), task, tell)
     choices.check(recipe, task, runtime)
+    if recipe.train.metric != "auto":
+        task.asked_metric = recipe.train.metric
     config = load_config(checkpoint, overrides=task.config_overrides(), edits=recipe.model.config)
     task.check_format(recipe.model.save_format, config)
     processor = task.processor(

@@ -50,6 +50,19 @@ def balanced(counts: np.ndarray, total: int, *, positives: bool) -> list[float]:
     return [float(w) for w in np.where(there & (found > 0), found, 1.0)]
 
 
+def prior(counts: np.ndarray, total: int, *, positives: bool) -> list[float]:
+    """Outputs `[classes]` whose probabilities are how often each class occurs, one row added of each so that none is 0.
+
+    One class a row: logarithms of shares. With `positives` (several classes a row): log odds of each class. A head that
+    starts there need not learn first what is rare, which with many classes takes longer than the rest (Lin et al. 2017,
+    Focal Loss for Dense Object Detection, section 3.3, for one class; the same for each here).
+    """
+    if positives:
+        share = (counts + 1) / (total + 2)
+        return [float(x) for x in np.log(share / (1 - share))]
+    return [float(x) for x in np.log((counts + 1) / (total + len(counts)))]
+
+
 def by_name(given: Mapping[str, float], names: Sequence[str]) -> list[float]:
     """Weights in the order of the classes, 1 where none is given.
 

@@ -81,19 +81,36 @@ def multi_label(
     }
 
 
-def tune_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> list[float]:
-    """Find the threshold of each class that gives the best F1 on these rows.
+def tune_thresholds(probabilities: np.ndarray, labels: np.ndarray, *, metric: str = "f1_macro") -> list[float]:
+    """Find the thresholds that are best on these rows: of `f1_macro` class by class, of anything else by `f1_micro`.
 
     Both arrays are `[rows, classes]`. Every cut between two observed probabilities is tried. All
     thresholds between the two give the same decisions: 0.5 is taken if it is among them, else the
-    middle, which leaves room for rounding. Of equally good cuts the one nearest 0.5 wins. A class
+    middle, which leaves room for rounding. Of equally good cuts the one nearest 0.5 wins. For `f1_macro` a class
     without positive rows keeps 0.5. Raises `ValueError` for shapes that do not fit and for NaN.
+
+    The micro average is one ratio over all classes, 2 hits / (predicted + true). No class by itself says which of its
+    cuts is best for that: predicting a class for every row, the best F1 of a class that nothing is known of, ruins it.
+    For a ratio F that can be reached, the cuts with the largest 2 hits - F predicted reach F or more, and exactly F
+    only if F is the best (Dinkelbach 1967, On Nonlinear Fractional Programming).
     """
     _, truth = _decisions(probabilities, labels, DEFAULT_THRESHOLD)
     if np.isnan(probabilities).any():
         raise ValueError("thresholds cannot be tuned on probabilities that are NaN")
     columns = zip(np.asarray(probabilities, dtype=np.float64).T, truth.T, strict=True)
-    return [_best_threshold(column, positive) for column, positive in columns]
+    cuts = [_Cuts(column, positive) for column, positive in columns]
+    if metric == "f1_macro":
+        return [one.nearest(one.f1()) if one.positives else DEFAULT_THRESHOLD for one in cuts]
+    positives, ratio = sum(one.positives for one in cuts), 0.0
+    while True:
+        gains = [2.0 * one.hits - ratio * one.predicted for one in cuts]
+        best = [int(gain.argmax()) for gain in gains]
+        hits = sum(int(one.hits[i]) for one, i in zip(cuts, best, strict=True))
+        predicted = sum(int(one.predicted[i]) for one, i in zip(cuts, best, strict=True))
+        reached = float(_f1(hits, positives, predicted))
+        if reached <= ratio:
+            return [one.nearest(gain) for one, gain in zip(cuts, gains, strict=True)]
+        ratio = reached
 
 
 def tune_threshold(probabilities: np.ndarray, labels: np.ndarray, *, metric: str) -> float:
@@ -210,19 +227,32 @@ def _mcc(hits: Any, true: np.ndarray, predicted: np.ndarray) -> float:
     return float(covariance / (float(true_variance) ** 0.5 * float(predicted_variance) ** 0.5))
 
 
-def _best_threshold(probabilities: np.ndarray, positive: np.ndarray) -> float:
-    if not positive.any():
-        return DEFAULT_THRESHOLD
-    order = np.argsort(-probabilities, kind="stable")
-    values, hits = probabilities[order], np.cumsum(positive[order])
-    # A cut is possible only after the last of several equal probabilities.
-    last = np.append(values[1:] != values[:-1], True)
-    scores = 2.0 * hits[last] / (np.flatnonzero(last) + 1 + positive.sum())
-    upper = values[last]
-    lower = np.append(upper[1:], 0.0)
-    best = scores == scores.max()
-    candidates = [_between(low, high) for low, high in zip(lower[best], upper[best], strict=True)]
-    return min(candidates, key=lambda threshold: abs(threshold - DEFAULT_THRESHOLD))
+class _Cuts:
+    """Of one class, `hits` and `predicted` where no row is taken, and where all rows down to a probability are."""
+
+    def __init__(self, probabilities: np.ndarray, positive: np.ndarray) -> None:
+        order = np.argsort(-probabilities, kind="stable")
+        values, hits = probabilities[order], np.cumsum(positive[order])
+        # A cut is possible only after the last of several equal probabilities.
+        last = np.append(values[1:] != values[:-1], True)
+        self.positives = int(positive.sum())
+        self.hits = hits[last]
+        self.predicted = np.flatnonzero(last) + 1
+        self.upper = values[last]
+        if self.upper[0] < 1.0:
+            self.hits, self.predicted = np.append(0, self.hits), np.append(0, self.predicted)
+            self.upper = np.append(1.0, self.upper)
+        self.lower = np.append(self.upper[1:], 0.0)
+
+    def f1(self) -> np.ndarray:
+        """Of each cut."""
+        return _f1(self.hits, self.positives, self.predicted)
+
+    def nearest(self, gains: np.ndarray) -> float:
+        """Of the thresholds with the largest gain, the one nearest 0.5."""
+        best = gains == gains.max()
+        candidates = [_between(low, high) for low, high in zip(self.lower[best], self.upper[best], strict=True)]
+        return min(candidates, key=lambda threshold: abs(threshold - DEFAULT_THRESHOLD))
 
 
 def _between(lower: float, upper: float) -> float:

@@ -98,6 +98,22 @@ def output_layer(model: PreTrainedModel) -> tuple[str, torch.nn.Linear] | None:
     return layers[-1] if layers else None
 
 
+def start_at(model: PreTrainedModel, bias: Sequence[float], *, new: Collection[str]) -> bool:
+    """Set the bias of the output layer, `[labels]`, where it has just been drawn; whether any was.
+
+    A row that was taken over from an old head, and so is not zero, keeps its bias.
+    """
+    import torch
+
+    found = output_layer(model)
+    if found is None or found[1].bias is None or f"{found[0]}.bias" not in new:
+        return False
+    with torch.no_grad():
+        drawn = found[1].bias == 0
+        found[1].bias[drawn] = torch.tensor(bias, dtype=found[1].bias.dtype)[drawn]
+    return bool(drawn.any())
+
+
 def describe(loaded: Loaded, new: Collection[str], *, head_init: str, kept_values: int) -> str:
     """One line about new weights; `kept_values` of them were taken over from an old head after all."""
     import torch

@@ -62,6 +62,11 @@ class Model(Section):
         default="default",
         description="How weights of a new head are drawn; `default` leaves it to the model.",
     )
+    head_bias: Literal["auto", "zero", "prior"] = Field(
+        default="auto",
+        description="Where a new head's outputs start: at zero, or at how often each class occurs in training. "
+        "`auto` is `prior` where a row may have several classes, without class weights.",
+    )
     dropout: BelowOne | None = Field(
         default=None,
         description="Dropout probability everywhere in backbone and head; null leaves the checkpoint's.",

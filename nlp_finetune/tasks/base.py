@@ -101,6 +101,13 @@ class BaseTask(ABC):
 
     def __init__(self, options: Any) -> None:
         self.options = options
+        self.asked_metric: str | None = None
+        """`train.metric` where it names one."""
+
+    @property
+    def judged_by(self) -> str:
+        """Metric that picks the best checkpoint; what is tuned on validation is tuned for it."""
+        return self.metric if self.asked_metric is None else self.asked_metric
 
     @property
     def length_options(self) -> list[str]:
@@ -313,7 +320,10 @@ class BaseTask(ABC):
         return windows[0]
 
     def tune(self, predictions: Sequence[Any], rows: Dataset) -> None:  # noqa: B027  optional
-        """Learn decision thresholds from validation predictions; nothing by default."""
+        """Learn decision thresholds from validation predictions; nothing by default.
+
+        Done anew at every evaluation, so that the best checkpoint is the one that is best as it will be used.
+        """
 
     @abstractmethod
     def metric_names(self) -> tuple[str, ...]:

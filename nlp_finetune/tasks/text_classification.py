@@ -252,7 +252,10 @@ class Task(BaseTask):
     def tune(self, predictions: Sequence[Any], rows: Dataset) -> None:
         import numpy as np
 
-        tuned = self._tuned(np.stack(predictions), np.asarray(rows["label"]))
+        predicted = np.stack(predictions)
+        if np.isnan(predicted).any():  # of a model that has diverged, whose scores are NaN
+            return
+        tuned = self._tuned(predicted, np.asarray(rows["label"]))
         if self.problem == "multi_label":
             self.thresholds = tuned
         elif self.problem == "single_label":
@@ -263,7 +266,7 @@ class Task(BaseTask):
         from nlp_finetune.metrics.classification import DEFAULT_THRESHOLD, tune_threshold, tune_thresholds
 
         if self.problem == "multi_label":
-            return tune_thresholds(predicted, labels)
+            return tune_thresholds(predicted, labels, metric=self.judged_by)
         if self.options.tune_threshold is not None:
             return tune_threshold(predicted, labels, metric=self.options.tune_threshold)
         return None if self.problem == "single_label" else DEFAULT_THRESHOLD

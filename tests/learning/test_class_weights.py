@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nlp_finetune.errors import InputError
-from nlp_finetune.learning.class_weights import balanced, by_name, count_classes, describe
+from nlp_finetune.learning.class_weights import balanced, by_name, count_classes, describe, prior
 from nlp_finetune.learning.losses import IGNORED
 
 
@@ -53,3 +53,13 @@ def test_weights_that_learn_nothing_are_refused() -> None:
 
 def test_the_line_shows_the_heaviest_classes_first() -> None:
     assert describe([0.5, 2.0, 1.0], ["a", "b", "c"], most=2) == "b 2, c 1 and 1 more"
+
+
+def test_outputs_that_start_at_the_prior_predict_how_often_each_class_occurs() -> None:
+    labels = [0] * 970 + [1] * 29
+    start = np.exp(prior(*count_classes(labels, 3), positives=False))
+    assert start == pytest.approx([0.970, 0.029, 0.001], abs=0.001)
+    assert start.sum() == pytest.approx(1)
+    several = [[1.0, 0.0, 1.0]] * 200 + [[0.0, 0.0, 1.0]] * 800
+    odds = np.exp(prior(*count_classes(several, 3), positives=True))
+    assert odds / (1 + odds) == pytest.approx([0.2, 0, 1], abs=0.002)

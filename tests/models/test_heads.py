@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from nlp_finetune.errors import InputError
-from nlp_finetune.models.heads import draw, head_names
+from nlp_finetune.models.heads import draw, head_names, output_layer, start_at
 from nlp_finetune.models.labels import match_labels
+from nlp_finetune.models.loading import new_parameters
 
 from .conftest import MINILM, Lines, load
 
@@ -174,3 +175,20 @@ def test_old_rows_are_found_in_pickled_weights_too(classifier: Callable[..., str
 )
 def test_labels_match_by_name(old: list[str], new: list[str], expected: dict[int, int]) -> None:
     assert match_labels(old, new) == expected
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra"])
+def test_a_new_head_starts_where_it_is_told_to(family: str, saved: Callable[..., str]) -> None:
+    model = load(saved(family))
+    _, layer = output_layer(model)
+    bias = [0.5 * (row + 1) for row in range(layer.out_features)]
+    assert start_at(model, bias, new=new_parameters(model))
+    assert layer.bias.tolist() == bias
+
+
+def test_rows_that_were_taken_over_and_heads_that_are_not_new_keep_their_bias(classifier: Callable[..., str]) -> None:
+    model = load(classifier("neg", "pos"), names=("neg", "pos"))
+    assert not start_at(model, [1.0, 1.0], new=new_parameters(model))
+    wider = load(classifier("neg", "pos"), names=("neg", "mid", "pos"))
+    assert start_at(wider, [1.0, 2.0, 3.0], new=new_parameters(wider))
+    assert wider.classifier.bias.tolist() == [10, 2, 20]
