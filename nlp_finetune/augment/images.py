@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import nlp_finetune.torchvision_guard  # noqa: F401  before the first import of torchvision
+from nlp_finetune.data.images import Unread
 from nlp_finetune.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _HUE = 0.25
 """Share of `color_jitter` that hue gets: colours turn into others long before light does."""
+_SPARE = 2
+"""Pixels a side that a JPEG which is not decoded whole keeps for each that the model sees."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ class ImageWays:
 class ImageChange:
     """Changes an image: `(image, generator) -> pixels` `[height, width, 3]`, bytes, of the size the model sees.
 
-    With `probability`; else the image is as in evaluation. `steps` are transforms of images, `last` of tensors.
+    With `probability`; else the image is as in evaluation. `steps` are transforms of images, `last` of tensors; with
+    `crops` the first of them is a random crop.
     """
 
     preprocessing: Preprocessing
@@ -55,14 +59,14 @@ class ImageChange:
     last: Sequence[Any]
     probability: float
 
-    def __call__(self, image: Image, random: np.random.Generator) -> np.ndarray:
+    def __call__(self, image: Image | Unread, random: np.random.Generator) -> np.ndarray:
         from torchvision.transforms.v2 import functional
 
         if random.random() >= self.probability:
-            return np.asarray(self.preprocessing.evaluate(image))
-        changed: Any = image if self.crops else self.preprocessing.evaluate(image)
+            return np.asarray(self.preprocessing.evaluate(_whole(image)))
         with drawing_from(random):
-            for step in self.steps:
+            changed: Any = self._crop(image) if self.crops else self.preprocessing.evaluate(_whole(image))
+            for step in self.steps[self.crops :]:
                 changed = step(changed)
             if not self.last:
                 return np.asarray(changed)
@@ -71,6 +75,38 @@ class ImageChange:
                 pixels = step(pixels)
         found: np.ndarray = pixels.permute(1, 2, 0).numpy()
         return found
+
+    def _crop(self, image: Image | Unread) -> Image:
+        """The first step, a random crop, drawn before a JPEG is decoded: at what size depends on the crop."""
+        import torch
+
+        crop = self.steps[0]
+        width, height = image.size
+        box = crop.make_params([torch.empty(3, height, width, device="meta")])
+        shrink = _shrink(box["width"], box["height"], size=crop.size) if isinstance(image, Unread) else 1
+        if shrink == 1 or not isinstance(image, Unread) or not image.shrinks:
+            cropped: Image = crop.transform(_whole(image), box)
+            return cropped
+        small = image.load(shrink=shrink)
+        across, down = small.width / width, small.height / height
+        right = min(small.width, (box["left"] + box["width"]) * across)
+        bottom = min(small.height, (box["top"] + box["height"]) * down)
+        part = (box["left"] * across, box["top"] * down, right, bottom)
+        return small.resize(crop.size[::-1], self.preprocessing.filter, box=part)
+
+
+def _whole(image: Image | Unread) -> Image:
+    return image.load() if isinstance(image, Unread) else image
+
+
+def _shrink(width: int, height: int, *, size: Sequence[int]) -> int:
+    """By how much a JPEG may be smaller a side for a part of that width and height: 1, 2, 4 or 8.
+
+    What is left has at least twice the pixels a side that the model sees (`size` is height and width): resizing that is
+    near to resizing the whole, where less would show (docs/performance.md).
+    """
+    fits = min(width / (_SPARE * size[1]), height / (_SPARE * size[0]))
+    return max(scale for scale in (1, 2, 4, 8) if scale <= max(1.0, fits))
 
 
 def make(how: Preprocessing, ways: ImageWays, *, probability: float) -> ImageChange:

@@ -44,7 +44,7 @@ class Preprocessing:
 
     def evaluate(self, image: Image) -> Image:
         """Resize and cut out the middle."""
-        image = image.resize(self._new_size(*image.size), self._filter())
+        image = image.resize(self._new_size(*image.size), self.filter)
         return image if self.crop is None else _center(image, *self.crop)
 
     def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -61,7 +61,9 @@ class Preprocessing:
         found.view(-1, 3 * width).div_(255).sub_(mean).div_(std)
         return found.permute(0, 3, 1, 2)
 
-    def _filter(self) -> Any:
+    @property
+    def filter(self) -> Any:
+        """Pillow's filter."""
         from PIL import Image
 
         return Image.Resampling(self.resample)
@@ -94,7 +96,7 @@ class ImageInputs:
     """
 
     preprocessing: Preprocessing
-    change: Callable[[Image, np.random.Generator], np.ndarray] | None = None
+    change: Callable[[images.Unread, np.random.Generator], np.ndarray] | None = None
 
     @property
     def is_fixed(self) -> bool:
@@ -106,8 +108,8 @@ class ImageInputs:
         return {"pixels": np.zeros((1, 1, 3), np.uint8), **({"labels": row["labels"]} if "labels" in row else {})}
 
     def __call__(self, row: Mapping[str, Any], random: np.random.Generator) -> dict[str, Any]:
-        image = images.read(row["image"])
-        pixels = self.change(image, random) if self.change else np.asarray(self.preprocessing.evaluate(image))
+        image = images.Unread(row["image"])
+        pixels = self.change(image, random) if self.change else np.asarray(self.preprocessing.evaluate(image.load()))
         return {"pixels": pixels, **({"labels": row["labels"]} if "labels" in row else {})}
 
 

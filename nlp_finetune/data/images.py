@@ -13,6 +13,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,7 @@ from nlp_finetune.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
 SUFFIXES = ("jpg", "jpeg", "png", "bmp", "gif", "tif", "tiff", "webp", "ppm", "pgm")
 """File names that mean an image, in lower case."""
@@ -61,16 +63,40 @@ def require_pillow() -> None:
         raise InputError("images need Pillow. Run: pip install 'nlp-finetune[image]'")
 
 
-def read(image: Mapping[str, Any]) -> Image:
-    """Pixels of an image, upright, in RGB.
+class Unread:
+    """An image file of which so far only the header was read; `size` is its upright width and height.
 
-    Turned as its EXIF orientation says; what is transparent lies on white; 16-bit greys keep their upper
-    eight bits; of an animation the first frame is taken. Raises `InputError` where it can't be read.
+    It is decoded once, when its pixels are asked for. Raises `InputError` where it can't be read.
     """
-    try:
-        return _decode(_content(image))
-    except Exception as error:  # Pillow's readers raise anything for a file that is not what it says
-        raise InputError(f"{image.get('path') or 'an image'}: {_problem(image, error)}") from error
+
+    def __init__(self, image: Mapping[str, Any]) -> None:
+        self.image = image
+        with self._named_faults():
+            self._opened = _open(_content(image))
+            self.size = _upright_size(self._opened)
+
+    def load(self, *, shrink: int = 1) -> Image:
+        """Pixels, upright, in RGB; of a JPEG fewer by the factor `shrink` (2, 4 or 8) a side.
+
+        Turned as its EXIF orientation says; what is transparent lies on white; 16-bit greys keep their upper
+        eight bits; of an animation the first frame is taken.
+        """
+        with self._named_faults(), self._opened as opened:
+            if shrink > 1:
+                opened.draft(None, (opened.width // shrink, opened.height // shrink))
+            return _pixels(opened)
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether it can be decoded at a smaller size for less: a JPEG, whose blocks are 8 x 8 pixels."""
+        return self._opened.format == "JPEG"
+
+    @contextmanager
+    def _named_faults(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # Pillow's readers raise anything for a file that is not what it says
+            raise InputError(f"{self.image.get('path') or 'an image'}: {_problem(self.image, error)}") from error
 
 
 def examine(image: Mapping[str, Any]) -> Examined:
@@ -79,14 +105,12 @@ def examine(image: Mapping[str, Any]) -> Examined:
         content = _content(image)
         from PIL import Image
 
-        with warnings.catch_warnings(), Image.open(io.BytesIO(content)) as opened:
-            warnings.simplefilter("ignore")
-            width, height = opened.size
-            if _orientation(opened) in _TURNED:
-                width, height = height, width
+        with _open(content) as opened:
+            width, height = _upright_size(opened)
             kind = f"{opened.format} {opened.mode}"
-        small = _decode(content, about=4 * THUMBNAIL).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
-    except Exception as error:  # as in `read`
+            opened.draft(None, (4 * THUMBNAIL, 4 * THUMBNAIL))
+            small = _pixels(opened).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
+    except Exception as error:  # as in `Unread`
         return Examined(_problem(image, error))
     return Examined(None, hashlib.sha256(content).hexdigest(), width, height, kind, small.tobytes())
 
@@ -129,14 +153,24 @@ def _content(image: Mapping[str, Any]) -> bytes:
     return Path(image["path"]).read_bytes()
 
 
-def _decode(content: bytes, *, about: int | None = None) -> Image:
-    """Upright RGB; a JPEG is decoded at the scale that still has `about` pixels a side, where given."""
+def _open(content: bytes) -> ImageFile:
     from PIL import Image
 
-    with warnings.catch_warnings(), Image.open(io.BytesIO(content)) as opened:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd metadata, which do not touch the pixels
-        if about is not None:
-            opened.draft(None, (about, about))
+        return Image.open(io.BytesIO(content))
+
+
+def _upright_size(opened: Image) -> tuple[int, int]:
+    """Width and height once it is turned as its EXIF orientation says."""
+    width, height = opened.size
+    return (height, width) if _orientation(opened) in _TURNED else (width, height)
+
+
+def _pixels(opened: Image) -> Image:
+    """Upright RGB."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         opened.load()
         return _to_rgb(_upright(opened))
 
@@ -170,7 +204,7 @@ def _to_rgb(image: Image) -> Image:
         over = image.convert("RGBA")
         image = Image.new("RGBA", over.size, "white")
         image.alpha_composite(over)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _problem(image: Mapping[str, Any], error: Exception) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,10 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from nlp_finetune.augment.images import ImageWays, drawing_from, make
+from nlp_finetune.augment.images import ImageWays, _shrink, drawing_from, make
 from nlp_finetune.data.drawing import generator
 from nlp_finetune.data.image_inputs import Preprocessing
+from nlp_finetune.data.images import Unread
 
 HOW = Preprocessing(36, (32, 32), 2, (0.5, 0.25, 0.75), (0.2, 0.2, 0.2))
 COLOUR = [128, 64, 191]
@@ -89,6 +92,60 @@ def test_a_crop_is_torchvisions(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     theirs = functional.resized_crop(picture(), top=3, left=5, height=30, width=40, size=[32, 32])
     assert (changed(0, crop=(0.1, 1.0)) == np.asarray(theirs)).all()
+
+
+def jpeg(width: int, height: int) -> Unread:
+    """A smooth picture with some grain, as photographs are."""
+    return Unread({"bytes": _content(width, height), "path": None})
+
+
+@lru_cache
+def _content(width: int, height: int) -> bytes:
+    y, x = np.mgrid[:height, :width]
+    waves = [127 + 100 * np.sin(x / a) * np.cos(y / b) for a, b in ((40, 60), (55, 35), (70, 50))]
+    grain = np.random.default_rng(0).normal(0, 4, (height, width, 1))
+    pixels = (np.stack(waves, axis=2) + grain).clip(0, 255).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=92)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("size", [(800, 600), (300, 500), (60, 50)])
+def test_a_crop_of_a_large_jpeg_that_is_not_decoded_whole_is_nearly_that_of_all_its_pixels(
+    size: tuple[int, int],
+) -> None:
+    change = make(HOW, ImageWays(crop=(0.08, 1.0), horizontal_flip=0.5), probability=1.0)
+    for draw in range(6):
+        quick = change(jpeg(*size), generator(3, draw, 7)).astype(int)
+        whole = change(jpeg(*size).load(), generator(3, draw, 7)).astype(int)
+        assert np.abs(quick - whole).mean() < 2
+
+
+def test_crops_with_few_pixels_are_decoded_whole_and_exact() -> None:
+    change = make(HOW, ImageWays(crop=(0.08, 1.0)), probability=1.0)
+    for draw in range(5):
+        quick, whole = (change(image, generator(3, draw, 7)) for image in (jpeg(120, 90), jpeg(120, 90).load()))
+        assert (quick == whole).all()
+
+
+def test_what_is_decoded_has_twice_the_pixels_that_the_model_sees() -> None:
+    assert [_shrink(side, 4000, size=(32, 32)) for side in (10, 127, 128, 255, 256, 511, 512, 4000)] == [
+        1, 1, 2, 2, 4, 4, 8, 8,
+    ]  # fmt: skip
+    assert _shrink(4000, 128, size=(32, 32)) == 2
+
+
+def test_an_image_is_decoded_once_and_as_small_as_its_crop_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    whole = Unread.load
+
+    def load(self: Unread, *, shrink: int = 1) -> Image.Image:
+        sizes.append(shrink)
+        return whole(self, shrink=shrink)
+
+    monkeypatch.setattr(Unread, "load", load)
+    make(HOW, ImageWays(crop=(0.9, 1.0), rotation=9.0, noise=0.1), probability=1.0)(jpeg(600, 600), generator(0, 0, 0))
+    assert sizes == [8]
 
 
 def test_crops_of_the_whole_area_of_a_square_are_the_whole_image() -> None:

@@ -22,7 +22,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **options) -> dict:
 
 
 def pixels(image: dict) -> np.ndarray:
-    return np.asarray(images.read(image))
+    return np.asarray(images.Unread(image).load())
 
 
 def test_an_rgb_image_is_read_as_it_is() -> None:
@@ -93,6 +93,19 @@ def test_an_examined_image_has_its_hash_size_and_thumbnail() -> None:
     assert images.thumbnails([found.thumbnail]).shape == (1, 16 * 16 * 3)
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_jpeg_can_be_decoded_at_a_part_of_its_size(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = encoded(Image.fromarray(PIXELS).resize((400, 240)), "JPEG", exif=exif)
+    size = images.Unread(image).size
+    assert size == ((400, 240) if orientation == 1 else (240, 400))
+    for shrink in (1, 2, 4, 8):
+        assert images.Unread(image).load(shrink=shrink).size == (size[0] // shrink, size[1] // shrink)
+    assert images.Unread(image).shrinks
+    assert not images.Unread(encoded(Image.fromarray(PIXELS))).shrinks
+
+
 PNG = encoded(Image.fromarray(PIXELS))["bytes"]
 JPEG = encoded(Image.fromarray(RANDOM.integers(0, 256, (80, 80, 3), dtype=np.uint8)), "JPEG")["bytes"]
 PROBLEMS = {
@@ -112,7 +125,7 @@ def test_what_is_wrong_with_a_file_is_said(name: str) -> None:
     content, expected = PROBLEMS[name]
     assert any(word in (images.examine({"bytes": content, "path": None}).problem or "") for word in expected.split("|"))
     with pytest.raises(InputError, match=expected):
-        images.read({"bytes": content, "path": None})
+        images.Unread({"bytes": content, "path": None}).load()
 
 
 def test_files_that_are_not_there_and_folders_are_named(tmp_path: Path) -> None:
