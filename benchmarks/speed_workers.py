@@ -29,7 +29,8 @@ class Gate:
 
     def __init__(self, about: dict[str, Any]) -> None:
         self.orders, self.answers = os.fdopen(about["orders"]), os.fdopen(about["answers"], "w")
-        self.left = self.steps = self.rows = self.tokens = 0
+        self.left = self.steps = self.rows = self.tokens = self.squares = 0
+        self.work: list[float] = []
         self.seconds = self.cpu = 0.0
         self.faults = 0
 
@@ -37,8 +38,10 @@ class Gate:
         """Count rows and tokens that a model is given."""
 
         def count(_module: Any, _args: Any, inputs: dict[str, Any]) -> None:
-            self.rows += len(inputs["attention_mask"])
-            self.tokens += int(inputs["attention_mask"].sum())
+            lengths = inputs["attention_mask"].sum(-1)
+            self.rows += len(lengths)
+            self.tokens += int(lengths.sum())
+            self.squares += int(lengths.square().sum())
 
         model.register_forward_pre_hook(count, with_kwargs=True)
 
@@ -50,7 +53,7 @@ class Gate:
 
         class Closing(TrainerCallback):  # type: ignore[misc]
             def on_train_begin(self, *args: Any, **others: Any) -> None:
-                gate.answer({})
+                gate.answer({"work": gate.work})
                 gate.wait()
 
             def on_step_end(self, *args: Any, **others: Any) -> None:
@@ -59,7 +62,7 @@ class Gate:
                     used = resource.getrusage(resource.RUSAGE_SELF)
                     gate.answer(
                         {
-                            "steps": gate.steps, "rows": gate.rows, "tokens": gate.tokens,
+                            "steps": gate.steps, "rows": gate.rows, "tokens": gate.tokens, "squares": gate.squares,
                             "peak_mb": used.ru_maxrss / 1024, "faults": used.ru_minflt - gate.faults,
                             "seconds": time.perf_counter() - gate.seconds, "cpu": time.process_time() - gate.cpu,
                         }
@@ -78,7 +81,7 @@ class Gate:
         if not line:
             os._exit(0)
         self.left = self.steps = int(line)
-        self.rows = self.tokens = 0
+        self.rows = self.tokens = self.squares = 0
         self.faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         self.seconds, self.cpu = time.perf_counter(), time.process_time()
 
@@ -91,7 +94,7 @@ def main() -> None:
 
 def ours(about: dict[str, Any], gate: Gate) -> None:
     """A run of this package, all of its callbacks included."""
-    from nlp_finetune import allocator, joining, runtime
+    from nlp_finetune import allocator, joining, metering, runtime
     from nlp_finetune.build import build
     from nlp_finetune.engines.hf_trainer import fit
     from nlp_finetune.models.packing import base_of
@@ -110,7 +113,7 @@ def ours(about: dict[str, Any], gate: Gate) -> None:
         "optim.warmup": 0, "optim.weight_decay": 0, "train.batch_size": 32, "train.max_steps": STEPS,
         "train.eval_every": STEPS, "train.save_every": STEPS, "train.precision": "bf16",
         **({} if about["header"] else {"data.columns": f"[{text},{label}]"}),
-        **{f"train.{name}": value for name, value in about["train"].items()},
+        **{name if "." in name else f"train.{name}": value for name, value in about["train"].items()},
     }  # fmt: skip
     overrides = [f"{name}={value}" for name, value in settings.items()]
     recipe = load("text_cls", overrides=overrides, task_options=base.options_of, task_names=base.names()).recipe
@@ -119,7 +122,10 @@ def ours(about: dict[str, Any], gate: Gate) -> None:
     runtime.set_seed(recipe.train.seed)
     folder = RunFolder(about["folder"])
     folder.create()
+    if about.get("counts_work"):
+        metering.peak = lambda runtime, precision: 1.0  # any: then operations are counted, whatever the device
     built = build(prepare(recipe, here), folder, here, StopRequest(), about={})
+    gate.work = [] if built.work is None else list(built.work.coefficients)
     gate.watch(base_of(built.job.model))
     built.job.callbacks.append(gate.callback())
     fit(built.job)

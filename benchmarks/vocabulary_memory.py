@@ -22,7 +22,7 @@ TOKENS = 11_568
 
 def main() -> None:
     options()
-    found = {name: _measure(compacted=compacted) for name, compacted in (("all rows", False), ("rows in use", True))}
+    found = {name: measure(compacted=compacted) for name, compacted in (("all rows", False), ("rows in use", True))}
     whole, compact = found["all rows"], found["rows in use"]
     rows = [[name, *(f"{part / 2**20:,.0f}" for part in parts), f"{sum(parts) / sum(whole):.2f}"]
             for name, parts in found.items()]  # fmt: skip
@@ -33,7 +33,7 @@ def main() -> None:
         print("more than a third is left")
 
 
-def _measure(*, compacted: bool) -> tuple[int, int]:
+def measure(*, compacted: bool) -> tuple[int, int]:
     """Bytes of gradients and of optimizer states after one step."""
     import numpy as np
     import torch

@@ -18,6 +18,7 @@ from nlp_finetune.runs.folder import RunFolder
 from nlp_finetune.runtime import Runtime
 from nlp_finetune.stopping import StopRequest
 from nlp_finetune.tasks import base
+from tests.command_line import start_all
 from tests.tiny import TINY
 
 HERE = Runtime(0, 1, 0, 1, torch.device("cpu"), 1)
@@ -129,3 +130,30 @@ def test_what_cannot_be_counted_is_said_and_stops_nothing(
     given = prepared(*TINY[2:])
     assert work(given, tmp_path) is None
     assert said == ["model FLOPs are not counted: no such formula"]
+
+
+def pretend() -> None:
+    """Let every process think that it knows its peak."""
+    metering.peak = lambda runtime, precision: 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "strategy", [{}, {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}], ids=["replicas", "shards"]
+)
+def test_the_share_of_two_processes_is_that_of_both_their_devices(
+    strategy: dict[str, str], known_peak: None, tmp_path: Path
+) -> None:
+    arguments = (*TINY, *SHORT, "output_dir=run")
+    ended = [
+        one.wait(240) for one in start_all(2, *arguments, cwd=tmp_path, environment=strategy, before=pretend)
+    ]  # fmt: skip
+    assert [one.code for one in ended] == [0, 0], ended[0].stderr[-3000:]
+    figures = json.loads((tmp_path / "run" / "metrics.json").read_text())["train"]
+    assert figures["peak_tflops"] == 1.0
+    operations = figures["model_tflops_per_second"] * figures["seconds"] * 1e12
+    settings = prepared(*TINY[2:], *SHORT)
+    alone = building.build(settings, RunFolder(tmp_path), HERE, StopRequest(), about={})
+    assert alone.work is not None
+    seen = [alone.job.batches.lengths[row] for step in range(3) for row in alone.job.batches.global_batch(step)]
+    assert operations == pytest.approx(alone.work.of(seen), rel=0.05)
