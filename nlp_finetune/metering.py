@@ -88,8 +88,8 @@ def throughput(
     if work is not None and peaks:
         tflops = operations / seconds / 1e12
         found |= {
-            "model_tflops_per_second": round(tflops, 3),
+            "model_tflops_per_second": float(f"{tflops:.4g}"),
             "peak_tflops": sum(peaks),
-            "model_flops_utilization": round(tflops / sum(peaks), 4),
+            "model_flops_utilization": float(f"{tflops / sum(peaks):.4g}"),
         }
     return found
