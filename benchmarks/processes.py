@@ -1,6 +1,6 @@
 """Two processes with one core each against one process with two: training of MiniLM on SST-2 sentences, in turns.
 
-python benchmarks/processes.py [DATA] [--rounds 10] [--seconds 4]
+python benchmarks/processes.py [DATA] [--rounds 6] [--seconds 4] [--only bf16,fp32]
 
 Both have the same 32 rows in each optimizer step; two processes share their gradients through gloo after each of them.
 Ratios are medians of ratios inside one round. Needs two cores, and the machine for itself.
@@ -13,7 +13,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from common import options, save, shared_data
+from common import options, parser, save, shared_data
 from live import launch, ratios, speeds, spread
 
 VARIANTS = {"1 process, 2 cores": (1, 2), "2 processes, 1 core each": (2, 1)}
@@ -23,12 +23,13 @@ GOAL = 0.9
 
 
 def main() -> None:
+    parser().set_defaults(rounds=6)
     chosen = options()
     if len(os.sched_getaffinity(0)) < 2:
         raise SystemExit("skipped: needs two cores")
     data = shared_data("sst2_sentences") / "train.tsv"
     rows, turns = [], {}
-    for precision in PRECISIONS:
+    for precision in [name for name in PRECISIONS if name in chosen.only.split(",")] or PRECISIONS:
         with tempfile.TemporaryDirectory() as scratch:
             workers = [
                 launch(
