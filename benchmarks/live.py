@@ -1,4 +1,7 @@
-"""Processes that train when they are told to, so that they can take turns; `speed_workers.py` is what they run."""
+"""Processes that train when they are told to, so that they can take turns.
+
+What they run is `speed_workers.py` or `image_workers.py`.
+"""
 
 from __future__ import annotations
 
@@ -114,15 +117,17 @@ def launch(
             "keeps_memory": settings is None or "keeps_memory" not in settings,
         }  # fmt: skip
         ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}
-        started.append(_popen(about, folder / f"{name}-{rank}.log", {**os.environ, **environment, **ranks}))
+        log = folder / f"{name}-{rank}.log"
+        started.append(start("speed_workers.py", about, log, {**os.environ, **environment, **ranks}))
     return Worker(name, started)
 
 
-def _popen(about: dict[str, Any], log: Path, environment: dict[str, str]) -> Process:
+def start(script: str, about: dict[str, Any], log: Path, environment: dict[str, str]) -> Process:
+    """Start a script of this folder that takes orders and answers as `speed_workers.Gate` does."""
     read_orders, write_orders = os.pipe()
     read_answers, write_answers = os.pipe()
-    script = str(Path(__file__).with_name("speed_workers.py"))
-    command = [sys.executable, script, json.dumps({**about, "orders": read_orders, "answers": write_answers})]
+    path = str(Path(__file__).with_name(script))
+    command = [sys.executable, path, json.dumps({**about, "orders": read_orders, "answers": write_answers})]
     with log.open("wb") as stream:
         process = subprocess.Popen(
             command, stdout=stream, stderr=subprocess.STDOUT, pass_fds=(read_orders, write_answers), env=environment

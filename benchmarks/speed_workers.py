@@ -118,7 +118,7 @@ def ours(about: dict[str, Any], gate: Gate) -> None:
     overrides = [f"{name}={value}" for name, value in settings.items()]
     recipe = load("text_cls", overrides=overrides, task_options=base.options_of, task_names=base.names()).recipe
     runtime.set_up_log()
-    here = joining.start(threads=_threads())
+    here = joining.start(threads=threads())
     runtime.set_seed(recipe.train.seed)
     folder = RunFolder(about["folder"])
     folder.create()
@@ -133,7 +133,7 @@ def ours(about: dict[str, Any], gate: Gate) -> None:
 
 def rival(about: dict[str, Any], gate: Gate) -> None:
     """run_glue.py --pad_to_max_length False --train_sampling_strategy group_by_length --bf16 --use_cpu."""
-    _keep_freed_memory()
+    keep_freed_memory()
     import torch
     from datasets import Dataset
     from transformers import (
@@ -147,7 +147,7 @@ def rival(about: dict[str, Any], gate: Gate) -> None:
     from nlp_finetune.models.checkpoint import resolve
     from nlp_finetune.models.hub import local_folder
 
-    torch.set_num_threads(_threads())
+    torch.set_num_threads(threads())
     texts, labels = _rows(about)
     folder = local_folder(resolve(about["checkpoint"]), weights=True)
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -165,7 +165,7 @@ def rival(about: dict[str, Any], gate: Gate) -> None:
     ).train()  # fmt: skip
 
 
-def _threads() -> int:
+def threads() -> int:
     return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
 
 
@@ -178,7 +178,7 @@ def _rows(about: dict[str, Any]) -> tuple[list[str], list[int]]:
     return [row[text] for row in rows], [classes.index(row[label]) for row in rows]
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """What tcmalloc does for the best command line: memory that a step frees stays with the process (glibc)."""
     libc = ctypes.CDLL(None)
     for option, value in ((-3, 1 << 30), (-1, (1 << 31) - 1), (-2, 64 << 20)):  # M_MMAP_THRESHOLD, TRIM, TOP_PAD

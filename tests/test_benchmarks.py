@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
-PARTS = {"common.py", "speed_workers.py"}
+PARTS = {"common.py", "image_workers.py", "live.py", "speed_workers.py"}
 SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if path.name not in PARTS)
 
 
