@@ -36,6 +36,7 @@ VARIANTS: dict[str, dict[str, str] | None] = {
     "bare in random order": {**OFF, "bucket": "false"},
     "ours in fp32": {"precision": "fp32"},
     "LoRA of rank 8": {"lora.rank": "8"},
+    "LoRA of rank 8 on query and value": {"lora.rank": "8", "lora.targets": "[query, value]"},
 }
 """Settings of `train` by variant, or of any section by their whole names; None is the rival, which trains all weights.
 The first is what the others are compared with.
