@@ -22,14 +22,17 @@ from typing import Any
 from common import RESULTS, machine, options, save, shared_data
 from live import Worker, launch, threads
 
-OFF = {"packing": "off", "compact_vocabulary": "off", "fast_dropout": "off"}
+OFF = {"packing": "off", "compact_vocabulary": "off", "fast_dropout": "off", "first_token_only": "off"}
 VARIANTS: dict[str, dict[str, str] | None] = {
     "rival": None,
     "ours": {},
+    "ours by tokens": {"max_tokens": "4096"},
+    "ours by tokens and packed": {"max_tokens": "4096", "packing": "on"},
     "ours without memory kept": {"keeps_memory": "no"},
     "bare": OFF,
     "compact vocabulary alone": {**OFF, "compact_vocabulary": "on"},
     "fast dropout alone": {**OFF, "fast_dropout": "on"},
+    "first token alone": {**OFF, "first_token_only": "on"},
     "packing alone": {**OFF, "packing": "on"},
     "packing and fast dropout": {**OFF, "packing": "on", "fast_dropout": "on"},
     "packing and fast dropout in random order": {**OFF, "packing": "on", "fast_dropout": "on", "bucket": "false"},

@@ -82,7 +82,10 @@ def build(
     lengths = list(prepared.encoded["train"]["length"])
     run = partial(_run, model, objective, lambda: collate(faster.sample(rows, lengths)), runtime)
     faster.fast_dropout(train.fast_dropout, model, run, runtime)
-    packed = train.gradient_checkpointing != "on" and faster.packed(recipe, task, model, lengths, run, runtime)
+    cut = faster.first_token_only(recipe, task, model, run, runtime)
+    packed = train.gradient_checkpointing != "on" and faster.packed(
+        recipe, task, model, lengths, run, runtime, but_last=cut
+    )
     decided: list[str] = []
     precision = choose_precision(train.precision, runtime.device, decided.append)
     faster.channels_last(train.channels_last, task, model, precision, runtime)

@@ -9,7 +9,7 @@ from nlp_finetune import choices
 from nlp_finetune.data.lengths import tokens_used
 from nlp_finetune.errors import InputError
 from nlp_finetune.learning.optimizers import DECOUPLED_DECAY, ELEMENTWISE
-from nlp_finetune.models import compact, dropout, layout, packing, row_attention
+from nlp_finetune.models import compact, dropout, first_token, layout, packing, row_attention
 from nlp_finetune.recipe import Recipe
 from nlp_finetune.runtime import Runtime, say
 from nlp_finetune.tasks import base
@@ -111,10 +111,52 @@ def _other_attention(base: Any, run: Callable[[], Any]) -> str | None:
     return reason
 
 
+def first_token_only(recipe: Recipe, task: base.BaseTask, model: Any, run: Callable[[], Any], runtime: Runtime) -> bool:
+    """Train with a last block for first tokens alone, where that is asked for or the same; gives whether.
+
+    `run` runs the model on a few rows and gives loss and outputs. The model is changed in place.
+    Raises `InputError` where it is asked for and would not be the same.
+    """
+    asked = recipe.train.first_token_only
+    if task.images and asked == "on":
+        raise InputError("train.first_token_only on: images have no tokens. Leave it at auto.")
+    if asked == "off" or task.images or (asked == "auto" and runtime.device.type != "cpu"):
+        return False
+    reason = _cut(model, run) if runtime.strategy in _WHOLE_WEIGHTS else f"{runtime.strategy} gathers weights by block"
+    if reason is not None:
+        if asked == "on":
+            raise InputError(f"train.first_token_only on: {reason}. Leave it at auto.")
+        say(f"last block for all tokens: {reason}")
+        return False
+    say("last block for the first token of each row alone: the head reads no other")
+    return True
+
+
+def _cut(model: Any, run: Callable[[], Any]) -> str | None:
+    """Put the hooks into a model; take them out, and say why, where it would not be the same."""
+    try:
+        made = first_token.FirstTokenOnly(model, run)
+    except packing.NotPackableError as error:
+        return str(error)
+    reason = first_token.fault(made, run)
+    if reason is not None:
+        made.remove()
+    return reason
+
+
 def packed(
-    recipe: Recipe, task: base.BaseTask, model: Any, lengths: Sequence[int], run: Callable[[], Any], runtime: Runtime
+    recipe: Recipe,
+    task: base.BaseTask,
+    model: Any,
+    lengths: Sequence[int],
+    run: Callable[[], Any],
+    runtime: Runtime,
+    *,
+    but_last: bool = False,
 ) -> bool:
     """Train without padding, where that is asked for or pays; gives whether. `run` runs the model on a few rows.
+
+    With `but_last` the last block, which is computed for first tokens alone, sees padding.
 
     The model is changed in place. Raises `InputError` where it is asked for and the model can't.
     """
@@ -126,7 +168,9 @@ def packed(
     reason = None if asked == "on" else _not_worth_packing(recipe, runtime)
     if reason is None:
         whole = runtime.strategy in _WHOLE_WEIGHTS
-        reason = _pack(model, lengths, run) if whole else f"{runtime.strategy} gathers weights by block"
+        reason = (
+            _pack(model, lengths, run, but_last=but_last) if whole else f"{runtime.strategy} gathers weights by block"
+        )
         if reason is not None and asked == "on":
             kind = packing.base_of(model).config.model_type
             raise InputError(f"train.packing on: {kind} can't train without padding here: {reason}. Leave it at auto.")
@@ -144,12 +188,12 @@ def _not_worth_packing(recipe: Recipe, runtime: Runtime) -> str | None:
     return "train.bucket leaves little padding" if recipe.train.bucket else None
 
 
-def _pack(model: Any, lengths: Sequence[int], run: Callable[[], Any]) -> str | None:
+def _pack(model: Any, lengths: Sequence[int], run: Callable[[], Any], *, but_last: bool) -> str | None:
     """Put the hooks into a model; take them out, and say why, where batches would not be the same."""
     if len(set(lengths)) == 1:
         return "all rows are equally long, so there is no padding"
     try:
-        made = packing.Packing(model)
+        made = packing.Packing(model, but_last=but_last)
     except packing.NotPackableError as error:
         return str(error)
     reason = packing.fault(made, run)

@@ -6,6 +6,7 @@ import pytest
 
 from nlp_finetune import faster
 from nlp_finetune.errors import InputError
+from nlp_finetune.learning.losses import build_loss
 from nlp_finetune.recipe import Recipe, load
 from nlp_finetune.runtime import Runtime
 from nlp_finetune.tasks.base import names, options_of
@@ -54,3 +55,26 @@ def test_another_layout_is_refused_where_nothing_is_convolved_or_weights_are_sha
     network = ResNetForImageClassification(ResNetConfig(depths=[1], hidden_sizes=[8], embedding_size=8))
     with pytest.raises(InputError, match="channels_last on: fsdp keeps shards"):
         faster.channels_last("on", task, network, "fp32", replace(here, strategy="fsdp"))
+
+
+def cuts(settings: Recipe, setting: Setting) -> bool:
+    import torch
+
+    here = Runtime(0, 1, 0, 1, torch.device("cpu"), 1)
+    objective = setting.task.objective(build_loss(setting.task.losses()[0]))
+    return faster.first_token_only(
+        settings, setting.task, setting.model,
+        lambda: objective(setting.model, setting.batch, setting.task.count_items(setting.batch)), here,
+    )  # fmt: skip
+
+
+def test_a_last_block_for_first_tokens_is_refused_where_the_head_reads_others() -> None:
+    setting = make("bert", "token_classification")
+    with pytest.raises(InputError, match=r"train.first_token_only on: logits .* do not fit targets"):
+        cuts(recipe("train.first_token_only=on", name="token_cls"), setting)
+    assert not cuts(recipe(name="token_cls"), setting)
+
+
+def test_auto_computes_the_last_block_for_first_tokens_where_the_head_reads_no_other() -> None:
+    assert cuts(recipe(), make("bert", "text_classification"))
+    assert not cuts(recipe("train.first_token_only=off"), make("bert", "text_classification"))

@@ -36,6 +36,9 @@ _BUILDERS: Mapping[str, tuple[Callable[..., Optimizer], tuple[str, ...]]] = {
 ELEMENTWISE = ("adamw", "adam", "rmsprop", "sgd")
 """What moves each number by itself, so that a share of a tensor moves as the whole does."""
 
+_FUSED = ("adamw", "adam", "sgd")
+"""What torch does in one pass over weights, gradients and states, on CPUs too, in place of one for each operation."""
+
 DECOUPLED_DECAY = ("adamw", "lion")
 """What takes weight decay off the weights themselves, before and apart from the step along the gradient."""
 
@@ -97,4 +100,11 @@ def make_optimizer(
     settings: dict[str, Any] = {"momentum": momentum, "nesterov": nesterov, "betas": betas, "eps": eps}
     groups = parameter_groups(model, weight_decay=weight_decay, learning_rate=learning_rate, factors=factors)
     groups = groups if starts is None else split_by_start(groups, starts)
-    return kind(groups, lr=learning_rate, **{key: settings[key] for key in takes})
+    one_pass = {"fused": True} if name in _FUSED and all(map(_can_be_fused, model.parameters())) else {}
+    return kind(groups, lr=learning_rate, **{key: settings[key] for key in takes}, **one_pass)
+
+
+def _can_be_fused(parameter: torch.Tensor) -> bool:
+    """Whether a parameter is a whole tensor of one process, of a kind and in a place that torch's fused steps know."""
+    is_whole = not hasattr(parameter, "to_local")
+    return is_whole and parameter.is_floating_point() and parameter.device.type in ("cpu", "cuda")

@@ -38,10 +38,19 @@ class NotPackableError(Exception):
 class Packing:
     """The hooks that pack and unpack; they act in training mode, or where `always` says."""
 
-    def __init__(self, model: Any) -> None:
-        """Raises `NotPackableError` for a model without one list of blocks to pack for."""
+    def __init__(self, model: Any, *, but_last: bool = False) -> None:
+        """With `but_last` the last block sees padding: little of it is computed for all tokens (`first_token`).
+
+        Raises `NotPackableError` for a model without one list of blocks to pack for.
+        """
         self.base = base_of(model)
-        self.blocks, self.parent = _blocks(self.base)
+        found, self.parent = blocks_of(self.base)
+        self.but_last = but_last
+        self.blocks = list(found)[: -1 if but_last else None]
+        if not self.blocks:
+            raise NotPackableError("it has a single block")
+        self.rows: Rows | None = None
+        """How the last batch was laid out."""
         self.always: bool | None = None
         self.used = False
         """Whether any batch was packed so far."""
@@ -70,15 +79,15 @@ class Packing:
         """Take the hooks away again."""
         for handle in self.handles:
             handle.remove()
-        Current.rows = None
+        Current.rows = Current.unpacked = None
 
     def _begin(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         """Find out how this batch is laid out; it stays known until the next, for layers that are computed again."""
         mask = kwargs.get("attention_mask")
         wanted = module.training if self.always is None else self.always
-        Current.rows = None
+        Current.rows = Current.unpacked = self.rows = None
         if wanted and mask is not None and mask.dim() == 2 and not bool(mask.ne(0).all()):
-            Current.rows = Rows(mask)
+            Current.rows = self.rows = Rows(mask)
             self.used = True
 
     def _pack_input(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, rest: bool) -> Any:
@@ -112,7 +121,11 @@ class Packing:
 
     def _unpack_output(self, module: nn.Module, args: Any, output: Any) -> Any:
         rows = Current.rows
-        return output if rows is None else _changed(output, lambda x: rows.unpack(x) if rows.is_packed(x) else x)
+        if rows is None:
+            return output
+        if self.but_last:
+            Current.rows, Current.unpacked = None, rows
+        return _changed(output, lambda x: rows.unpack(x) if rows.is_packed(x) else x)
 
 
 def _changed(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -131,7 +144,7 @@ def base_of(model: Any) -> Any:
     return inner.base_model
 
 
-def _blocks(base: Any) -> tuple[nn.ModuleList, Any]:
+def blocks_of(base: Any) -> tuple[nn.ModuleList, Any]:
     """The blocks of a backbone, and what holds them if each runs several times."""
     config = getattr(base, "config", None)
     if getattr(config, "is_encoder_decoder", False):
@@ -165,13 +178,13 @@ def fault(packing: Packing, run: Callable[[], Any]) -> str | None:
     def states(*, packs: bool) -> Tensor:
         packing.always = packs
         found = last_states(packing.base, run)
-        if packs and Current.rows is None:
+        if packs and packing.rows is None:
             raise NotPackableError("its backbone is not given the mask by name")
-        return found if Current.rows is None else Current.rows.pack(found)
+        return found if packing.rows is None else packing.rows.pack(found)
 
     try:
         padded, packed = states(packs=False), states(packs=True)
-        rows = Current.rows
+        rows = packing.rows
         assert rows is not None
         return difference(rows.pack(padded), packed)
     except (NotPackableError, *FAULTS) as error:
@@ -182,7 +195,7 @@ def fault(packing: Packing, run: Callable[[], Any]) -> str | None:
 
 def last_states(base: nn.Module, run: Callable[[], Any]) -> Tensor:
     """The last hidden states that a backbone gives while `run` runs, without dropout."""
-    with torch.no_grad(), _evaluating(base), _kept(base) as kept:
+    with torch.no_grad(), evaluating(base), _kept(base) as kept:
         run()
     return kept[-1]
 
@@ -194,7 +207,7 @@ def difference(one: Tensor, other: Tensor) -> str | None:
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """Without dropout; every part goes back to the mode that it was in."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -30,11 +30,21 @@ _UNDERSTOOD = {"position_ids", "use_cache", "deterministic", "output_attentions"
 Dropout = Callable[[Tensor, float], Tensor]
 
 
+class First(Protocol):
+    """What a module has as `first_token_only` whose attention is wanted for the first token of each row alone."""
+
+    is_on: bool
+    attended: int
+    """How often attention was called."""
+
+
 class Current:
     """How the batch is laid out that runs through a model: transformers' registries know functions, not models."""
 
     rows: Rows | None = None
     """None: padded, as usual."""
+    unpacked: Rows | None = None
+    """Rows that were laid end to end in the blocks before, and have padding again."""
 
 
 def attention(
@@ -60,6 +70,15 @@ def attention(
     if strange:
         raise NotImplementedError(f"{type(module).__name__} asks attention for {', '.join(strange)}")
     rows = Current.rows
+    if Current.unpacked is not None:
+        if sliding_window is not None:
+            raise NotImplementedError("the last block looks at a window of tokens")
+        attention_mask = Current.unpacked.mask(query.dtype)
+    first: First | None = getattr(module, "first_token_only", None)
+    if first is not None:
+        first.attended += 1
+        if first.is_on:
+            return _of_first(query, key, value, attention_mask, dropout, scaling, drop), None
     if rows is None and query.device.type != "cpu":
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, is_causal)  # type: ignore[no-any-return]
     groups = query.shape[1] // key.shape[1]
@@ -76,6 +95,17 @@ def attention(
         q, k, v = (group.pad(tensor).transpose(1, 2) for tensor in flat)
         found.append(group.unpad(_attend(q, k, v, mask, dropout, scaling, drop).transpose(1, 2)))
     return (found[0] if len(found) == 1 else torch.cat(found))[None], None
+
+
+def _of_first(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, scaling: float | None, drop: Dropout
+) -> Tensor:
+    """What the first token of each padded row sees, in the shape of all tokens (all of a row have their first's)."""
+    groups, longest = query.shape[1] // key.shape[1], query.shape[2]
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    seen = None if mask is None else mask[:, :, :1]
+    found = _attend(query[:, :, :1], key, value, seen, dropout, scaling, drop).transpose(1, 2)
+    return found.expand(-1, longest, -1, -1)
 
 
 def _attend(
@@ -125,4 +155,4 @@ def use(model: Any, *, fast_dropout: bool = False) -> None:
 
 
 def _padded(*_: Any) -> None:
-    Current.rows = None
+    Current.rows = Current.unpacked = None

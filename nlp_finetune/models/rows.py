@@ -111,6 +111,7 @@ class Rows:
 
     def __init__(self, mask: Tensor) -> None:
         self.shape = (mask.shape[0], mask.shape[1])
+        self._is_full = mask.ne(0)
         counts = mask.ne(0).sum(1)
         order = torch.argsort(counts, descending=True, stable=True)
         row, column = mask[order].nonzero(as_tuple=True)
@@ -147,6 +148,11 @@ class Rows:
         """`[1, tokens, ...]` as `[rows, longest, ...]`, zero where there is padding."""
         put: Tensor = _Put.apply(packed[0], self.places, self.shape[0] * self.shape[1])  # type: ignore[no-untyped-call]
         return put.view(*self.shape, *packed.shape[2:])
+
+    def mask(self, dtype: torch.dtype) -> Tensor:
+        """What is added to attention scores of the padded batch, `[rows, 1, 1, longest]`."""
+        hidden = ~self._is_full[:, None, None]
+        return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, torch.finfo(dtype).min)
 
     def is_packed(self, value: Tensor) -> bool:
         """Whether a tensor is `[1, tokens, ...]`."""

@@ -247,6 +247,10 @@ class Train(Section):
         description="Layout of images and convolutions in memory; `auto` takes the faster one, on CPUs and for half "
         "precision on GPUs.",
     )
+    first_token_only: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Compute the last block for the first token alone where the head reads no other; `auto`: on a CPU.",
+    )
     bucket: bool = Field(default=True, description="Whether rows of like length share a batch, which saves padding.")
     report_to: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(
         default_factory=list,

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -260,6 +261,32 @@ def test_engines_agree_without_padding_and_with_fast_dropout(micro_batches: int)
 def test_a_run_without_padding_is_the_padded_one(regularizer: str | None, adapter: str | None) -> None:
     settings = Settings(regularizer=regularizer, adapter=adapter, micro_batches=2)
     assert_same_trajectory(run(settings), run(replace(settings, packed=True)), tolerance=2e-5)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_engines_agree_with_a_last_block_for_first_tokens(packed: bool) -> None:
+    settings = Settings(first_token_only=True, packed=packed, fast_dropout=True, dropout=0.1, micro_batches=2)
+    trainer, accelerate = run(settings), run(replace(settings, engine="accelerate"))
+    assert_same_trajectory(trainer, accelerate, tolerance=1e-6)
+    assert trainer["weights"] == accelerate["weights"]
+
+
+@pytest.mark.parametrize(
+    "others",
+    [{"regularizer": "r_drop"}, {"regularizer": "adversarial"}, {"adapter": "lora"}, {"recomputes": True}],
+    ids=lambda others: "-".join(others),
+)
+def test_a_run_with_a_last_block_for_first_tokens_is_that_with_the_whole_block(others: dict[str, Any]) -> None:
+    settings = Settings(micro_batches=2, **others)
+    assert_same_trajectory(run(settings), run(replace(settings, first_token_only=True)), tolerance=2e-5)
+
+
+@pytest.mark.parametrize("engine", ["trainer", "accelerate"])
+def test_a_run_with_a_last_block_for_first_tokens_goes_on_where_it_stopped(engine: str, tmp_path: Path) -> None:
+    settings = Settings(engine=engine, first_token_only=True, fast_dropout=True, dropout=0.1)
+    checkpoint = str(tmp_path / "step-4")
+    run(replace(settings, checkpoint=checkpoint, save_at=4))
+    assert run(replace(settings, checkpoint=checkpoint))["weights"] == run(settings)["weights"]
 
 
 @pytest.mark.slow

@@ -65,6 +65,7 @@ from nlp_finetune.models import (
 )
 from nlp_finetune.models.compact import DecayOfTheRest, compact
 from nlp_finetune.models.dropout import put_fast_dropout
+from nlp_finetune.models.first_token import FirstTokenOnly
 from nlp_finetune.runs.saving import Checkpoints
 from nlp_finetune.runs.timing import Stopwatch
 from nlp_finetune.runtime import Runtime
@@ -107,6 +108,7 @@ class Settings:
     compact: bool = False
     max_tokens: int | None = None
     packed: bool = False
+    first_token_only: bool = False
     fast_dropout: bool = False
     max_grad_norm: float = 1.0
 
@@ -147,8 +149,10 @@ def build_job(settings: Settings, folder: str) -> Job:
     if settings.fast_dropout:
         put_fast_dropout(model)
         row_attention.use(packing.base_of(model), fast_dropout=True)
+    if settings.first_token_only:
+        FirstTokenOnly(model, lambda: model(input_ids=torch.ones(2, 5, dtype=torch.long)))
     if settings.packed:
-        packing.Packing(model)
+        packing.Packing(model, but_last=settings.first_token_only)
     if settings.regularizer == "neftune":
         add_noise(model, alpha=5.0)
     if settings.recomputes:

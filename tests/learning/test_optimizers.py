@@ -51,6 +51,24 @@ def test_nesterov_and_plain_momentum_part_after_the_first_step() -> None:
     assert not torch.equal(*moved)
 
 
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
+def test_one_pass_over_the_weights_moves_them_as_one_for_each_operation(name: str) -> None:
+    moved = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        model = torch.nn.Linear(37, 5)
+        optimizer = make_optimizer(model, name=name, learning_rate=0.1, weight_decay=0.1, momentum=0.9)
+        assert all(group["fused"] for group in optimizer.param_groups)
+        for group in optimizer.param_groups:
+            group["fused"] = fused
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.ones(3, 37)).square().sum().backward()
+            optimizer.step()
+        moved.append(model.weight.detach().clone())
+    torch.testing.assert_close(*moved, rtol=1e-5, atol=1e-6)
+
+
 def test_lion_moves_every_weight_by_the_learning_rate_against_its_sign() -> None:
     model = torch.nn.Linear(3, 2, bias=False)
     before = model.weight.detach().clone()
