@@ -50,6 +50,8 @@ class Built:
     """A job and what its results are made from."""
 
     job: Job
+    objective: Any
+    """Loss of the task alone, as evaluations have it: without what the job adds in training."""
     stopwatch: Stopwatch
     flow: Flow
     stateful: list[Any]
@@ -157,7 +159,7 @@ def build(
         processor=processor,
     )  # fmt: skip
     return Built(
-        job, callbacks.stopwatch, callbacks.flow, callbacks.stateful, precision, packed, recomputes, average, cache,
+        job, objective, callbacks.stopwatch, callbacks.flow, callbacks.stateful, precision, packed, recomputes, average, cache,
         work,
     )  # fmt: skip
 

@@ -75,7 +75,7 @@ def _record(folder: RunFolder, metrics: dict[str, Any], step: int) -> None:
 
 
 def _run(measured: inference.Model, prepared: Prepared, built: Built, split: str) -> inference.Output:
-    return measured.run(prepared.rows[split], encoded=prepared.encoded[split], objective=built.job.objective)
+    return measured.run(prepared.rows[split], encoded=prepared.encoded[split], objective=built.objective)
 
 
 def _whole_weights(model: Any, best: Path, folder: RunFolder, processor: Any) -> tuple[Path, float | None]:

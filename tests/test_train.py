@@ -61,6 +61,23 @@ def test_the_time_split_adds_up_to_the_seconds_of_training_steps(finished: Path)
     check_time_split(metrics(finished)["train"])
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "regularize.adversarial=1",
+        *(
+            pytest.param(f"regularize.{name}", marks=pytest.mark.slow)
+            for name in ("r_drop=1", "mixup=0.2", "supervised_contrastive=0.3", "l2_sp=0.01")
+        ),
+    ],
+)
+def test_scores_are_of_the_tasks_own_loss_whatever_training_adds_to_it(line: str, tmp_path: Path) -> None:
+    done = run(*TINY, "train.max_steps=4", "train.eval_every=4", line, "output_dir=run", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    (evaluation,) = [h["validation"] for h in history(tmp_path / "run") if "validation" in h]
+    assert metrics(tmp_path / "run")["validation"]["loss"] == pytest.approx(evaluation["loss"], rel=1e-5)
+
+
 def test_the_best_step_is_the_best_of_the_history(finished: Path) -> None:
     evaluations = {h["step"]: h["validation"]["accuracy"] for h in history(finished) if "validation" in h}
     assert list(evaluations) == [4, 8, 12]
