@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from nlp_finetune import augmenting, choices, faster, inference, metering, prefix_cache
+from nlp_finetune import augmenting, choices, faster, metering, prefix_cache, scoring
 from nlp_finetune.arguments import training_arguments
 from nlp_finetune.callbacks import make_callbacks, make_memory_guard, make_thawing
 from nlp_finetune.data.batching import BatchPlan
@@ -26,7 +25,6 @@ from nlp_finetune.learning.optimizers import make_optimizer
 from nlp_finetune.learning.precision import choose_precision
 from nlp_finetune.learning.regularizers import PullToStart, add_noise
 from nlp_finetune.learning.schedules import make_scheduler
-from nlp_finetune.learning.shortcut import Shortcut
 from nlp_finetune.models import adapters, freezing, heads, own_head, rates, renewing, sharding
 from nlp_finetune.models.compact import DecayOfTheRest
 from nlp_finetune.models.flops import Work
@@ -36,13 +34,10 @@ from nlp_finetune.recipe import Average, Optim, Recipe
 from nlp_finetune.runs.folder import RunFolder
 from nlp_finetune.runs.timing import Stopwatch
 from nlp_finetune.runtime import Runtime, say
-from nlp_finetune.stopping import Interrupted, StopRequest
+from nlp_finetune.stopping import StopRequest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-_EVAL_ROWS, _EVAL_TOKENS = 64, 16_384
-"""Most rows and tokens of an evaluation batch whose size is left to us."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +114,7 @@ def build(
     )  # fmt: skip
     cache = prefix_cache.make(
         prepared, model, rows, objective=objective, training=training, precision=precision, runtime=runtime,
-        eval_batch_size=eval_batch_size(prepared), workers=loading_workers(prepared, runtime), say=say,
+        eval_batch_size=scoring.eval_batch_size(prepared), workers=scoring.loading_workers(prepared, runtime), say=say,
     )  # fmt: skip
     if cache is not None:
         rows, collate, training = cache.for_training(rows, collate, training)
@@ -137,7 +132,7 @@ def build(
             micro_batch_size=-(-plan.batch_size // (micro_batches * runtime.processes)),
             micro_batches=micro_batches,
             precision=precision,
-            workers=loading_workers(prepared, runtime) if cache is None else 0,
+            workers=scoring.loading_workers(prepared, runtime) if cache is None else 0,
             zero_stage={"zero2": 2, "zero3": 3}.get(runtime.strategy),
         ),
         train=rows,
@@ -147,8 +142,8 @@ def build(
         count_items=task.count_items,
         memory=memory,
         score=partial(
-            _score, prepared, objective=objective, runtime=runtime, stop=stop, flow=callbacks.flow, average=average,
-            shortcut=None if cache is None else cache.shortcuts["validation"],
+            scoring.score, prepared, objective=objective, runtime=runtime, stop=stop, flow=callbacks.flow,
+            average=average, shortcut=None if cache is None else cache.shortcuts["validation"],
         ),
         make_optimizer=_optimizer(optim, model, starts=None if thawing is None else thawing.by_parameter()),
         make_scheduler=partial(
@@ -159,8 +154,8 @@ def build(
         processor=processor,
     )  # fmt: skip
     return Built(
-        job, objective, callbacks.stopwatch, callbacks.flow, callbacks.stateful, precision, packed, recomputes, average, cache,
-        work,
+        job, objective, callbacks.stopwatch, callbacks.flow, callbacks.stateful, precision, packed, recomputes,
+        average, cache, work,
     )  # fmt: skip
 
 
@@ -268,61 +263,3 @@ def _run(model: Any, objective: Any, batch: Callable[[], Mapping[str, Any]], run
     model.to(runtime.device)
     moved = {name: value.to(runtime.device) if torch.is_tensor(value) else value for name, value in batch().items()}
     return objective(model, moved, torch.ones((), device=runtime.device))
-
-
-def eval_batch_size(prepared: Prepared) -> int:
-    """Rows of one evaluation batch; `auto` takes fewer where rows are long."""
-    asked = prepared.recipe.train.eval_batch_size
-    if asked != "auto":
-        return asked
-    longest = max(max(data["length"]) for data in prepared.encoded.values())
-    return max(1, min(_EVAL_ROWS, _EVAL_TOKENS // int(longest)))
-
-
-def loading_workers(prepared: Prepared, runtime: Runtime) -> int:
-    """Processes that load data; `auto` takes this process's share of the cores for images, which are decoded."""
-    asked = prepared.recipe.train.workers
-    if asked != "auto":
-        return asked
-    return min(inference.MOST_WORKERS, runtime.cores) if prepared.task.images else 0
-
-
-def scorer(
-    prepared: Prepared, model: Any, runtime: Runtime, stop: StopRequest, *, shortcut: Shortcut | None = None
-) -> inference.Model:
-    """The model as `inference` runs it on the rows of this run, until the run is asked to stop."""
-    return inference.Model(
-        prepared.task,
-        model,
-        prepared.processor,
-        runtime,
-        eval_batch_size(prepared),
-        loading_workers(prepared, runtime) if shortcut is None else 0,
-        shortcut=shortcut,
-        stop=lambda: runtime.any(stop.reason is not None)[0],
-    )
-
-
-def _score(
-    prepared: Prepared,
-    model: Any,
-    *,
-    objective: Any,
-    runtime: Runtime,
-    stop: StopRequest,
-    flow: Flow,
-    average: WeightAverage | None,
-    shortcut: Shortcut | None,
-) -> dict[str, float] | None:
-    """Metrics of the model on the validation rows; None, and `flow.interrupted`, where the run is to stop."""
-    task, rows = prepared.task, prepared.rows["validation"]
-    loaded = scorer(prepared, model, runtime, stop, shortcut=shortcut)
-    try:
-        with nullcontext() if average is None else average.applied():
-            runtime.share_statistics(model)
-            output = loaded.run(rows, encoded=prepared.encoded["validation"], objective=objective)
-    except Interrupted:
-        flow.interrupted = True
-        return None
-    task.tune(output.predictions, rows)
-    return {"loss": output.loss or 0.0, **task.metrics(output.predictions, rows)}

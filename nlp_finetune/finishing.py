@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from nlp_finetune import check, inference, metering, saved_runs, souping
+from nlp_finetune import check, inference, metering, saved_runs, scoring, souping
 from nlp_finetune import runtime as processes
-from nlp_finetune.build import Built, scorer
+from nlp_finetune.build import Built
 from nlp_finetune.errors import EXIT_DONE
 from nlp_finetune.models import adapters
 from nlp_finetune.preparation import Prepared
@@ -39,7 +39,7 @@ def finish(
     weights, adapter_mb = runtime.on_main(lambda: _whole_weights(built.job.model, best, folder, prepared.processor))
     trust = prepared.recipe.model.trust_remote_code
     model = saved_runs.load_weights(task, weights, runtime, trust_remote_code=trust)
-    measured = scorer(prepared, model, runtime, stop)
+    measured = scoring.scorer(prepared, model, runtime, stop)
     outputs = {"validation": _run(measured, prepared, built, "validation")}
     task.tune(outputs["validation"].predictions, prepared.rows["validation"])
     runtime.on_main(lambda: _save_model(folder, weights, prepared))

@@ -38,6 +38,7 @@ LAYERS = (
         "metering",
         "prefix_cache",
         "prefix_trial",
+        "scoring",
     ),
     ("engines", "inference", "saved_runs"),
     ("tasks",),
