@@ -35,6 +35,7 @@ from nlp_finetune.runs.folder import RunFolder
 from nlp_finetune.runs.timing import Stopwatch
 from nlp_finetune.runtime import Runtime, say
 from nlp_finetune.stopping import StopRequest
+from nlp_finetune.strategy import DEEPSPEED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -145,7 +146,10 @@ def build(
             scoring.score, prepared, objective=objective, runtime=runtime, stop=stop, flow=callbacks.flow,
             average=average, shortcut=None if cache is None else cache.shortcuts["validation"],
         ),
-        make_optimizer=_optimizer(optim, model, starts=None if thawing is None else thawing.by_parameter()),
+        make_optimizer=_optimizer(
+            optim, model, starts=None if thawing is None else thawing.by_parameter(),
+            one_pass=runtime.strategy not in DEEPSPEED,
+        ),
         make_scheduler=partial(
             make_scheduler, name=optim.schedule, warmup=optim.warmup, power=optim.power, decay=optim.decay
         ),
@@ -177,8 +181,11 @@ def _on_weights(recipe: Recipe, model: Any, compacted: Any) -> list[Any]:
     ]
 
 
-def _optimizer(optim: Optim, model: Any, *, starts: Any) -> Callable[..., Any]:
-    """What makes the recipe's optimizer; `starts` says from which step on a parameter that thaws is trained."""
+def _optimizer(optim: Optim, model: Any, *, starts: Any, one_pass: bool) -> Callable[..., Any]:
+    """What makes the recipe's optimizer; `starts` says from which step on a parameter that thaws is trained.
+
+    `one_pass` lets torch step in one pass; DeepSpeed puts tensors of its own in the place of those that are stepped.
+    """
     return partial(
         make_optimizer,
         name=optim.name,
@@ -189,6 +196,7 @@ def _optimizer(optim: Optim, model: Any, *, starts: Any) -> Callable[..., Any]:
         betas=(optim.beta1, optim.beta2),
         eps=optim.epsilon,
         starts=starts,
+        one_pass=one_pass,
         factors=rate_factors(model, optim),
     )
 

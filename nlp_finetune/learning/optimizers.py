@@ -90,8 +90,9 @@ def make_optimizer(
     eps: float = 1e-8,
     starts: dict[int, int] | None = None,
     factors: Mapping[int, float] | None = None,
+    one_pass: bool = True,
 ) -> Optimizer:
-    """Build the optimizer called `name` for what trains in `model`.
+    """Build the optimizer called `name` for what trains in `model`, in one pass over each tensor where torch can.
 
     `factors` multiplies the learning rate of parameters, by their `id`; `starts` gives the step from which on they
     train, where layers thaw gradually.
@@ -100,8 +101,9 @@ def make_optimizer(
     settings: dict[str, Any] = {"momentum": momentum, "nesterov": nesterov, "betas": betas, "eps": eps}
     groups = parameter_groups(model, weight_decay=weight_decay, learning_rate=learning_rate, factors=factors)
     groups = groups if starts is None else split_by_start(groups, starts)
-    one_pass = {"fused": True} if name in _FUSED and all(map(_can_be_fused, model.parameters())) else {}
-    return kind(groups, lr=learning_rate, **{key: settings[key] for key in takes}, **one_pass)
+    fused = one_pass and name in _FUSED and all(map(_can_be_fused, model.parameters()))
+    more = {"fused": True} if fused else {}
+    return kind(groups, lr=learning_rate, **{key: settings[key] for key in takes}, **more)
 
 
 def _can_be_fused(parameter: torch.Tensor) -> bool:

@@ -307,7 +307,12 @@ def load_optimizer(folder: Path | str, optimizer: Any, scheduler: Any, scaler: A
     folder = Path(folder)
     if optimizer is not None:
         saved = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
+        fused = [group.get("fused") for group in optimizer.param_groups]
         sharding.load_optimizer(optimizer, compact.fitted(optimizer, saved))
+        # How steps are computed is a matter of where the run goes on, under shards in another way than without.
+        for group, own in zip(optimizer.param_groups, fused, strict=True):
+            if "fused" in group:
+                group["fused"] = own
     for name, part in (("scheduler.pt", scheduler), ("scaler.pt", scaler)):
         if part is not None and (folder / name).is_file():
             part.load_state_dict(torch.load(folder / name, map_location="cpu", weights_only=True))

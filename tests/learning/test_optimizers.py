@@ -69,6 +69,11 @@ def test_one_pass_over_the_weights_moves_them_as_one_for_each_operation(name: st
     torch.testing.assert_close(*moved, rtol=1e-5, atol=1e-6)
 
 
+def test_one_pass_can_be_left_out() -> None:
+    optimizer = make_optimizer(torch.nn.Linear(2, 2), name="adamw", learning_rate=0.1, weight_decay=0.0, one_pass=False)
+    assert not any(group["fused"] for group in optimizer.param_groups)
+
+
 def test_lion_moves_every_weight_by_the_learning_rate_against_its_sign() -> None:
     model = torch.nn.Linear(3, 2, bias=False)
     before = model.weight.detach().clone()
