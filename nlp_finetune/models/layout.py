@@ -31,10 +31,11 @@ def arrange(model: nn.Module, *, channels_last: bool) -> None:
         model.register_forward_pre_hook(_contiguous, with_kwargs=True)
         return
     # Images come with the channels of a pixel side by side, as they were decoded.
-    dora = any(name.endswith("lora_magnitude_vector") for name, _ in model.named_modules())
-    for name, weight in model.named_parameters():
-        # peft's DoRA reads its own two matrices as if they were contiguous.
-        if weight.ndim == 4 and not (dora and ".lora_" in name):
+    named = list(model.named_parameters())
+    dora = any(".lora_magnitude_vector." in name for name, _ in named)
+    for name, weight in named:
+        # peft's DoRA reads its own two matrices as if they were contiguous; those of 1 x 1 pixels are, either way.
+        if weight.ndim == 4 and not (dora and ".lora_" in name and max(weight.shape[2:]) > 1):
             weight.data = weight.data.to(weight.device, weight.dtype, memory_format=torch.channels_last)
 
 

@@ -10,14 +10,29 @@ from transformers import ResNetConfig, ResNetForImageClassification
 from nlp_finetune.models import layout
 
 LABELS = torch.tensor([0, 1, 2, 1])
+PEFT = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+"""peft asks transformers for it."""
 
 
-def model(*, channels_last: bool, kind: str = "basic") -> ResNetForImageClassification:
+def model(*, channels_last: bool | None = None, kind: str = "basic") -> ResNetForImageClassification:
     torch.manual_seed(0)
     config = ResNetConfig(
         depths=[1, 1, 1, 1], hidden_sizes=[8, 8, 16, 16], embedding_size=8, layer_type=kind, num_labels=3
     )
     made = ResNetForImageClassification(config)
+    if channels_last is not None:
+        layout.arrange(made, channels_last=channels_last)
+    return made
+
+
+def adapted(*, channels_last: bool, dora: bool, kind: str = "basic") -> torch.nn.Module:
+    from peft import LoraConfig, get_peft_model
+
+    made = get_peft_model(model(kind=kind), LoraConfig(r=2, target_modules=["convolution"], use_dora=dora))
+    with torch.no_grad():
+        for number, (name, p) in enumerate(made.named_parameters()):
+            if "lora_B" in name or "lora_A" in name:
+                p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(number)) / 10)
     layout.arrange(made, channels_last=channels_last)
     return made
 
@@ -56,31 +71,29 @@ def test_in_bf16_they_differ_by_no_more_than_its_rounding() -> None:
         assert close({"logits": found["logits"]}, {"logits": exact["logits"]}, 0.1)
 
 
-@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks transformers for it
+@PEFT
 @pytest.mark.parametrize("dora", [False, True])
 def test_adapters_on_convolutions_give_the_same_too(dora: bool) -> None:
-    from peft import LoraConfig, get_peft_model
-
-    found = []
-    for chosen in (True, False):
-        adapted = get_peft_model(
-            model(channels_last=False), LoraConfig(r=2, target_modules=["convolution"], use_dora=dora)
-        )
-        with torch.no_grad():
-            for number, (name, p) in enumerate(adapted.named_parameters()):
-                if "lora_B" in name or "lora_A" in name:
-                    p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(number)) / 10)
-        layout.arrange(adapted, channels_last=chosen)
-        found.append(step(adapted))
+    found = [step(adapted(channels_last=chosen, dora=dora)) for chosen in (True, False)]
     assert any("lora_B" in name for name in found[0])
     assert close(*found, 2e-5)
 
 
-def test_gradients_lie_as_their_weights_so_that_ddp_need_not_copy() -> None:
-    network = model(channels_last=True, kind="bottleneck")
+@PEFT
+@pytest.mark.parametrize("kind", ["basic", "bottleneck"])
+@pytest.mark.parametrize("adapters", ["none", "lora"])
+def test_gradients_lie_as_their_weights_so_that_ddp_need_not_copy(adapters: str, kind: str) -> None:
+    if adapters == "none":
+        network: torch.nn.Module = model(channels_last=True, kind=kind)
+    else:
+        network = adapted(channels_last=True, dora=False, kind=kind)
     step(network)
     assert all(p.grad.stride() == p.stride() for p in network.parameters() if p.grad is not None)
-    assert network.resnet.embedder.embedder.convolution.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_weights_of_convolutions_lie_channels_last() -> None:
+    weight = model(channels_last=True).resnet.embedder.embedder.convolution.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_saved_weights_are_contiguous_and_the_same(tmp_path: Path) -> None:
