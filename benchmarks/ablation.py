@@ -9,6 +9,7 @@ python benchmarks/ablation.py [DATA] [--only WORD] [--smoke]
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 import sys
@@ -78,7 +79,7 @@ def sst2(scratch: Path) -> Data:
 def banking77(scratch: Path) -> Data:
     """Ten questions or so of each of 77 classes, four epochs."""
     folder = shared_data("banking77")
-    test = _lines(folder / "test.csv", scratch / "banking_test.csv", 400, header=True)
+    test = _cells(folder / "test.csv", scratch / "banking_test.csv", 400)
     return Data(
         "banking77, 770 rows",
         "accuracy",
@@ -250,12 +251,19 @@ def _options() -> Any:
     return found
 
 
-def _lines(source: Path, target: Path, count: int, *, header: bool = False) -> Path:
+def _lines(source: Path, target: Path, count: int) -> Path:
     """Some lines of a file, drawn alike every time."""
     lines = source.read_text(encoding="utf-8").splitlines()
-    first = lines[:1] if header else []
-    chosen = random.Random(0).sample(lines[len(first) :], count)
-    target.write_text("\n".join([*first, *chosen]) + "\n", encoding="utf-8")
+    target.write_text("\n".join(random.Random(0).sample(lines, count)) + "\n", encoding="utf-8")
+    return target
+
+
+def _cells(source: Path, target: Path, count: int) -> Path:
+    """Some rows of a CSV file with a header, whose texts may have line breaks, drawn alike every time."""
+    with source.open(encoding="utf-8", newline="") as stream:
+        head, *rows = csv.reader(stream)
+    with target.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([head, *random.Random(0).sample(rows, count)])
     return target
 
 
