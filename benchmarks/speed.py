@@ -13,6 +13,7 @@ length, bf16, freed memory kept. `speed_workers.py` has both sides.
 
 from __future__ import annotations
 
+import json
 import statistics
 import tempfile
 from dataclasses import dataclass
@@ -72,11 +73,15 @@ def main() -> None:
     variants = [name for name in VARIANTS if name in names] or [*VARIANTS]
     if unknown := set(names) - WORKS.keys() - VARIANTS.keys():
         raise SystemExit(f"--only: no {', '.join(sorted(unknown))}; there are {', '.join([*WORKS, *VARIANTS])}")
+    stored = RESULTS / "speed.json"
+    before = json.loads(stored.read_text(encoding="utf-8"))["turns"] if stored.is_file() else {}
     rows, details = [], {}
-    for work in works:
-        found = _measure(WORKS[work], variants, rounds=chosen.rounds, seconds=chosen.seconds)
-        details[work] = found
-        rows += [[WORKS[work].title, *_cells(one)] for one in found]
+    for work in WORKS:
+        if work in works:
+            details[work] = _measure(WORKS[work], variants, rounds=chosen.rounds, seconds=chosen.seconds)
+        elif work in before:  # stays as it was measured
+            details[work] = before[work]
+        rows += [[WORKS[work].title, *_cells(one)] for one in details.get(work, [])]
     header = [
         "work", "variant", "tokens/s", "rows/s", f"times {variants[0]}, median", "quartiles", "peak MB",
         "page faults a step", "turns", "cores of others",
