@@ -18,6 +18,7 @@ import time
 from common import ROOT, options, save
 
 BARE = """
+import nlp_finetune.torchvision_guard  # a torchvision built for another torch would end the import
 import datasets, peft, torch
 from transformers import AutoTokenizer, BertForSequenceClassification, Trainer, TrainingArguments
 """

@@ -34,7 +34,7 @@ def main() -> None:
             "--recipe", "causal_lm", "model.checkpoint=scratch:gpt2", f"model.tokenizer={tokenizer}",
             f"model.config={SIZES}", *files, "task.block_size=128", "task.cross_documents=true",
             f"optim.learning_rate={rate}", "optim.warmup=0.1", f"train.epochs={epochs}", "train.batch_size=8",
-            "train.seed=1",
+            "train.precision=bf16", "train.seed=1",
         )  # fmt: skip
     test, rivals = metrics["test"], metrics["baselines"]["test"]
     row = ["GPT-2, 2 layers, 64 wide", rate, epochs, f"{test['loss']:.2f}", f"{test['perplexity']:.1f}"]
