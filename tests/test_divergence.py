@@ -13,7 +13,14 @@ from tests.command_line import Done, Started, run, start, start_all
 from tests.tiny import TINY
 from tests.tiny_runs import history, is_training, same, status, weights
 
-SETTINGS = (*TINY, "model.dropout=0.1", "train.max_steps=16", "train.eval_every=4", "train.log_every=2")
+SETTINGS = (
+    *TINY,
+    "model.dropout=0.1",
+    "train.max_steps=16",
+    "train.eval_every=4",
+    "train.log_every=2",
+    "train.first_token_only=off",
+)  # which is tried before training, and calls are counted
 ROLLBACK = (*SETTINGS, "train.on_divergence=rollback")
 
 

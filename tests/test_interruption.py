@@ -159,7 +159,7 @@ def test_processes_may_be_more_or_fewer_on_resume(tmp_path: Path) -> None:
     one, other = ({e["step"]: e["loss"] for e in history(f / "run") if "loss" in e} for f in (whole, changed))
     assert other == pytest.approx(one, rel=2e-5)
     before, after = weights(whole / "run"), weights(changed / "run")
-    assert max(float((before[name] - after[name]).abs().max()) for name in before) < 1e-5
+    assert max(float((before[name] - after[name]).abs().max()) for name in before) < 5e-5
 
 
 def test_ctrl_c_in_a_terminal_reaches_workers_twice_and_counts_once(tmp_path: Path) -> None:

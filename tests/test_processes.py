@@ -15,7 +15,8 @@ from tests.engines.test_zero import needs_deepspeed
 from tests.tiny import TINY
 
 ROOT = Path(__file__).resolve().parent.parent
-SETTINGS = (*TINY, "train.max_steps=12", "train.eval_every=6", "model.dropout=0.0")
+# Shards compute whole blocks, and what that changes in the last digits Adam makes larger.
+SETTINGS = (*TINY, "train.max_steps=12", "train.eval_every=6", "model.dropout=0.0", "train.first_token_only=off")
 CONFIGS = ROOT / "accelerate_configs"
 DDP = ["-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / "ddp.yaml")]
 FSDP = ["-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / "fsdp.yaml")]
