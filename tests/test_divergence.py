@@ -19,8 +19,8 @@ SETTINGS = (
     "train.max_steps=16",
     "train.eval_every=4",
     "train.log_every=2",
-    "train.first_token_only=off",
-)  # which is tried before training, and calls are counted
+    "train.first_token_only=off",  # it is tried before training, and calls are counted here
+)
 ROLLBACK = (*SETTINGS, "train.on_divergence=rollback")
 
 
