@@ -122,7 +122,9 @@ def first_token_only(recipe: Recipe, task: base.BaseTask, model: Any, run: Calla
         raise InputError("train.first_token_only on: images have no tokens. Leave it at auto.")
     if asked == "off" or task.images or (asked == "auto" and runtime.device.type != "cpu"):
         return False
-    reason = _cut(model, run) if runtime.strategy in _WHOLE_WEIGHTS else f"{runtime.strategy} gathers weights by block"
+    reason: str | None = f"{runtime.strategy} gathers weights by block"
+    if runtime.strategy in _WHOLE_WEIGHTS:
+        reason = _hooked(lambda: first_token.FirstTokenOnly(model, run), first_token.fault, run)
     if reason is not None:
         if asked == "on":
             raise InputError(f"train.first_token_only on: {reason}. Leave it at auto.")
@@ -132,13 +134,13 @@ def first_token_only(recipe: Recipe, task: base.BaseTask, model: Any, run: Calla
     return True
 
 
-def _cut(model: Any, run: Callable[[], Any]) -> str | None:
-    """Put the hooks into a model; take them out, and say why, where it would not be the same."""
+def _hooked(make: Callable[[], Any], fault: Callable[[Any, Callable[[], Any]], str | None], run: Any) -> str | None:
+    """Put the hooks that `make` makes into a model; take them out, and say why, where `fault` finds it not the same."""
     try:
-        made = first_token.FirstTokenOnly(model, run)
+        made = make()
     except packing.NotPackableError as error:
         return str(error)
-    reason = first_token.fault(made, run)
+    reason = fault(made, run)
     if reason is not None:
         made.remove()
     return reason
@@ -167,10 +169,11 @@ def packed(
         return False
     reason = None if asked == "on" else _not_worth_packing(recipe, runtime)
     if reason is None:
-        whole = runtime.strategy in _WHOLE_WEIGHTS
-        reason = (
-            _pack(model, lengths, run, but_last=but_last) if whole else f"{runtime.strategy} gathers weights by block"
-        )
+        reason = f"{runtime.strategy} gathers weights by block"
+        if len(set(lengths)) == 1:
+            reason = "all rows are equally long, so there is no padding"
+        elif runtime.strategy in _WHOLE_WEIGHTS:
+            reason = _hooked(lambda: packing.Packing(model, but_last=but_last), packing.fault, run)
         if reason is not None and asked == "on":
             kind = packing.base_of(model).config.model_type
             raise InputError(f"train.packing on: {kind} can't train without padding here: {reason}. Leave it at auto.")
@@ -186,20 +189,6 @@ def _not_worth_packing(recipe: Recipe, runtime: Runtime) -> str | None:
     if runtime.device.type != "cpu":
         return f"not measured on {runtime.device.type}; train.packing=on tries it"
     return "train.bucket leaves little padding" if recipe.train.bucket else None
-
-
-def _pack(model: Any, lengths: Sequence[int], run: Callable[[], Any], *, but_last: bool) -> str | None:
-    """Put the hooks into a model; take them out, and say why, where batches would not be the same."""
-    if len(set(lengths)) == 1:
-        return "all rows are equally long, so there is no padding"
-    try:
-        made = packing.Packing(model, but_last=but_last)
-    except packing.NotPackableError as error:
-        return str(error)
-    reason = packing.fault(made, run)
-    if reason is not None:
-        made.remove()
-    return reason
 
 
 def channels_last(asked: str, task: base.BaseTask, model: Any, precision: str, runtime: Runtime) -> None:

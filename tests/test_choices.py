@@ -13,6 +13,7 @@ from tests.tiny import TINY
     ("choice", "says"),
     [
         ("loss.class_weights.positiv=2", "no class is called 'positiv'; did you mean 'positive'?"),
+        ("model.head_bias=prior data.source=demo:similarity task.problem=regression", "has no classes here; use auto."),
         ("loss.name=bce", "loss.name bce does not fit these labels; use cross_entropy or focal."),
         ("train.metric=macro_f", "did you mean macro_f1?"),
         ("optim.name=adamw_8bit", "adamw_8bit needs a GPU"),

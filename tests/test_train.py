@@ -78,6 +78,23 @@ def test_scores_are_of_the_tasks_own_loss_whatever_training_adds_to_it(line: str
     assert metrics(tmp_path / "run")["validation"]["loss"] == pytest.approx(evaluation["loss"], rel=1e-5)
 
 
+def test_rows_with_several_classes_have_their_thresholds_at_every_evaluation_and_start_at_how_often_each_occurs(
+    tmp_path: Path,
+) -> None:
+    settings = ("data.source=demo:tickets", "train.max_steps=8", "train.eval_every=4", "output_dir=run")
+    done = run(*TINY, *settings, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert "its outputs start at how often each class occurs" in done.stderr
+    evaluations = {h["step"]: h["validation"] for h in history(tmp_path / "run") if "validation" in h}
+    best = metrics(tmp_path / "run")["best"]
+    assert best["value"] == pytest.approx(evaluations[best["step"]]["f1_micro"])
+    assert best["value"] > 0
+    rare = run(*TINY, *settings[:-1], "model.head_bias=zero", "output_dir=zero", cwd=tmp_path)
+    assert rare.code == 0, rare.stderr
+    first = [h["loss"] for folder in ("run", "zero") for h in history(tmp_path / folder) if "loss" in h][::2]
+    assert first[0] < first[1]
+
+
 def test_the_best_step_is_the_best_of_the_history(finished: Path) -> None:
     evaluations = {h["step"]: h["validation"]["accuracy"] for h in history(finished) if "validation" in h}
     assert list(evaluations) == [4, 8, 12]

@@ -129,8 +129,11 @@ def fault(first: FirstTokenOnly, run: Callable[[], tuple[Tensor, Any]]) -> str |
             apart = float((found[name] - value).abs().max())
             if not apart <= _CLOSE * max(least, float(value.abs().max())):
                 return f"its head reads more than the first token ({name} differs by {apart:.2g})"
-    except (packing.NotPackableError, *packing.FAULTS) as error:
-        return str(error).partition("\n")[0] or type(error).__name__
+    except packing.NotPackableError as error:
+        return str(error)
+    except packing.FAULTS as error:
+        fault = str(error).partition("\n")[0] or type(error).__name__
+        return f"it can't be computed for the first token alone ({fault})"
     finally:
         first.always = None
     return None
