@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from speed_workers import STEPS, Gate, keep_freed_memory, threads
+from speed_workers import STEPS, Gate, built_run, keep_freed_memory, threads
 
 BATCH = 32
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
@@ -87,28 +87,14 @@ def main() -> None:
 
 def ours(about: dict[str, Any], gate: ImageGate) -> None:
     """A run of this package, all of its callbacks included."""
-    from nlp_finetune import joining, runtime
-    from nlp_finetune.build import build
     from nlp_finetune.engines.hf_trainer import fit
-    from nlp_finetune.preparation import prepare
-    from nlp_finetune.recipe import load
-    from nlp_finetune.runs.folder import RunFolder
-    from nlp_finetune.stopping import StopRequest
-    from nlp_finetune.tasks import base
 
     settings = {
         "model.checkpoint": "scratch:resnet18", "data.source": about["data"], "train.batch_size": BATCH,
         "train.max_steps": STEPS, "train.eval_every": STEPS, "train.save_every": STEPS, "train.log_every": 500,
         **{f"train.{name}": value for name, value in about["train"].items()},
     }  # fmt: skip
-    overrides = [f"{name}={value}" for name, value in settings.items()]
-    recipe = load("image_cls", overrides=overrides, task_options=base.options_of, task_names=base.names()).recipe
-    runtime.set_up_log()
-    here = joining.start(threads=threads())
-    runtime.set_seed(recipe.train.seed)
-    folder = RunFolder(about["folder"])
-    folder.create()
-    built = build(prepare(recipe, here), folder, here, StopRequest(), about={})
+    built = built_run("image_cls", settings, about["folder"])
     gate.watch(built.job.model)
     built.job.callbacks.extend(gate.callbacks())
     fit(built.job)

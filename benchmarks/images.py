@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import RESULTS, machine, options, save
-from live import Worker, spread, start, threads
+from common import options, save
+from live import Worker, draw, quartiles, spread, start, threads
 
 IMAGES, CLASSES = 384, 8
 _WIDTH, _HEIGHT = 400, 300
@@ -71,7 +71,8 @@ def main() -> None:
     unit = ", CPU seconds" if chosen.cpu_seconds else ""
     title = f"Training on JPEG files: ResNet-18 at 224 pixels, variants taking turns{unit}"
     save("images", title, header, [_cells(one) for one in found], turns=found)
-    _plot(found)
+    bars = [(one["variant"], statistics.median(one["ratios"]), quartiles(one["ratios"])) for one in found]
+    draw("images", "images/s, times the first", bars)
 
 
 def write_images(folder: Path) -> None:
@@ -121,23 +122,6 @@ def _cells(one: dict[str, Any]) -> list[str]:
         one["variant"], f"{one['images_per_second']:.1f}", spread(one["ratios"]), f"{one['waiting']:.1%}",
         f"{one['peak_mb']:.0f}", str(len(one["turns"])), f"{one['others']:.2f}",
     ]  # fmt: skip
-
-
-def _plot(found: list[dict[str, Any]]) -> None:
-    """Median ratios as SVG, drawn by hand: no plotting library is needed to run this."""
-    medians = [statistics.median(one["ratios"]) for one in found]
-    lines = []
-    for place, (one, ratio) in enumerate(zip(found, medians, strict=True)):
-        y, length = 30 + 24 * place, 420 * ratio / max(medians)
-        lines += [
-            f'<text x="252" y="{y + 13}" text-anchor="end">{one["variant"]}</text>',
-            f'<rect x="260" y="{y}" width="{length:.1f}" height="16" fill="#4878a8"/>',
-            f'<text x="{266 + length:.1f}" y="{y + 13}">{ratio:.2f}</text>',
-        ]
-    size = f'width="800" height="{40 + 24 * len(found)}"'
-    title = f'<text x="10" y="18">images/s, times the first; {machine()}</text>'
-    drawing = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">{title}'
-    (RESULTS / "images.svg").write_text(drawing + "".join(lines) + "</svg>\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

