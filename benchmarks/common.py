@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -64,7 +65,18 @@ def machine() -> str:
             name = next(line.split(":")[1].strip() for line in stream if line.startswith("model name"))
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
+    name = f"{gpu()} with {name}" if gpu() else name
     return f"{os.cpu_count()} cores {name}, Python {platform.python_version()}, torch {_version('torch')}"
+
+
+@lru_cache
+def gpu() -> str | None:
+    """Name of the first GPU, without loading torch; None where there is none."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    found = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return next(iter(found.stdout.splitlines()), None) if found.returncode == 0 else None
 
 
 def _version(package: str) -> str:
@@ -80,17 +92,18 @@ def save(
     rows: Sequence[Sequence[Any]],
     *,
     note: str | None = None,
+    script: str | None = None,
     **details: Any,
 ) -> None:
     """Write results/NAME.json and results/NAME.md, and print the table.
 
-    `note` is a remark on the machine; None takes the one of the command line.
+    `note` is a remark on the machine; None takes the one of the command line. `script` is what made them, if another.
     """
     RESULTS.mkdir(exist_ok=True)
     stamp = {"date": date.today().isoformat(), "machine": machine(), "note": options().note if note is None else note}
     content = {**stamp, "header": list(header), "rows": [list(map(str, row)) for row in rows], **details}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    made = f"{stamp['date']}, {stamp['machine']}. Made by `python benchmarks/{name}.py`."
+    made = f"{stamp['date']}, {stamp['machine']}. Made by `python benchmarks/{script or name}.py`."
     lines = [f"# {title}", "", f"{made} {stamp['note']}".strip(), ""]
     lines += ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]

@@ -22,12 +22,16 @@ class ImageGate(Gate):
     def __init__(self, about: dict[str, Any]) -> None:
         super().__init__(about)
         self.loading = self.waited = self.mark = 0.0
+        self.images = 0
 
     def watch(self, model: Any) -> None:
         def count(_module: Any, _args: Any, inputs: dict[str, Any]) -> None:
-            self.rows += len(inputs["pixel_values"])
+            self.images += len(inputs["pixel_values"])
 
         model.register_forward_pre_hook(count, with_kwargs=True)
+
+    def counted(self) -> dict[str, int]:
+        return {"rows": self.images}
 
     def callbacks(self) -> list[Any]:
         """What measures waiting, and what closes the gate."""
@@ -54,7 +58,7 @@ class ImageGate(Gate):
     def wait(self) -> None:
         self.loading = _used_by_children()
         super().wait()
-        self.waited, self.mark = 0.0, time.perf_counter()
+        self.waited, self.mark, self.images = 0.0, time.perf_counter(), 0
 
     def _until_at_rest(self) -> tuple[float, float]:
         """CPU seconds of the loading processes once they have nothing more to load, and when that was."""

@@ -95,15 +95,20 @@ class Worker:
 
 
 def launch(
-    name: str, settings: Mapping[str, str] | None, folder: Path, *, data: Path, columns: Sequence[str], header: bool,
+    name: str, settings: Mapping[str, str] | str, folder: Path, *, data: Path, columns: Sequence[str], header: bool,
     max_length: int, threads: int, processes: int = 1, counts_work: bool = False,
 ) -> Worker:  # fmt: skip
     """Start a run that trains a text classifier with these settings of `train`; it is ready after `wait`.
 
-    None is the rival. Settings with a dot in their names are those of other sections; `keeps_memory: no` is none of the
-    recipe: malloc is left as it is. With `counts_work` the operations of its rows are in `about`.
+    A word is a rival: `tuned` or `default`. Settings with a dot in their names are those of other sections;
+    `keeps_memory: no` is none of the recipe: malloc is left as it is. With `counts_work` the operations of its rows are
+    in `about`.
     """
-    given = None if settings is None else {key: value for key, value in settings.items() if key != "keeps_memory"}
+    given = (
+        settings
+        if isinstance(settings, str)
+        else {key: value for key, value in settings.items() if key != "keeps_memory"}
+    )
     environment: dict[str, str] = {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(threads)}
     if processes > 1:
         with socket.socket() as free:
@@ -116,7 +121,7 @@ def launch(
         about = {
             "train": given, "data": str(data), "columns": list(columns), "header": header, "max_length": max_length,
             "checkpoint": CHECKPOINT, "folder": str(folder / name.replace(" ", "_")), "counts_work": counts_work,
-            "keeps_memory": settings is None or "keeps_memory" not in settings,
+            "keeps_memory": isinstance(settings, str) or "keeps_memory" not in settings,
         }  # fmt: skip
         ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}
         log = folder / f"{name}-{rank}.log"

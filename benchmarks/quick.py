@@ -81,7 +81,7 @@ def training(data: Path, scratch: Path) -> dict[str, float]:
     workers = [
         launch(name, settings, scratch, data=data, columns=("text", "label"), header=False, max_length=128,
                threads=threads())
-        for name, settings in (("rival", None), ("ours", {}))
+        for name, settings in (("rival", "tuned"), ("ours", {}))
     ]  # fmt: skip
     try:
         for worker in workers:

@@ -7,8 +7,12 @@ Every variant is a process that trains. In each round each of them in turn takes
 Tokens are those without padding. A turn in which other programs used more than an eighth of a core is taken again,
 three times at most. Run it alone on the machine; where that can't be, `--cpu-seconds` counts the process's own.
 
+On a machine with a GPU they train on it, memory is the GPU's, and results are speed_gpu.*: there `ours compiled` is the
+variant to look at, and is no default on a CPU.
+
 The rival is what the best command line of transformers' run_glue.py does: padding to the batch, batches grouped by
-length, bf16, freed memory kept. `speed_workers.py` has both sides.
+length, bf16, freed memory kept. `default command line` is that program as it comes: rows padded to the longest that is
+allowed, fp32. `speed_workers.py` has both sides.
 """
 
 from __future__ import annotations
@@ -20,12 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, options, save, shared_data
+from common import RESULTS, gpu, options, save, shared_data
 from live import Worker, draw, launch, quartiles, threads
 
 OFF = {"packing": "off", "compact_vocabulary": "off", "fast_dropout": "off", "first_token_only": "off"}
-VARIANTS: dict[str, dict[str, str] | None] = {
-    "rival": None,
+VARIANTS: dict[str, dict[str, str] | str] = {
+    "rival": "tuned",
+    "default command line": "default",
     "ours": {},
     "ours by tokens": {"max_tokens": "4096"},
     "ours by tokens and packed": {"max_tokens": "4096", "packing": "on"},
@@ -39,10 +44,12 @@ VARIANTS: dict[str, dict[str, str] | None] = {
     "packing and fast dropout in random order": {**OFF, "packing": "on", "fast_dropout": "on", "bucket": "false"},
     "bare in random order": {**OFF, "bucket": "false"},
     "ours in fp32": {"precision": "fp32"},
+    "ours packed": {"packing": "on"},
+    "ours compiled": {"compile": "on"},
     "LoRA of rank 8": {"lora.rank": "8"},
     "LoRA of rank 8 on query and value": {"lora.rank": "8", "lora.targets": "[query, value]"},
 }
-"""Settings of `train` by variant, or of any section by their whole names; None is the rival, which trains all weights.
+"""Settings of `train` by variant, or of any section by their whole names; a word is a rival, which trains all weights.
 The first is what the others are compared with.
 
 `keeps_memory: no` is none of the recipe: malloc is left as it is."""
@@ -73,7 +80,8 @@ def main() -> None:
     variants = [name for name in VARIANTS if name in names] or [*VARIANTS]
     if unknown := set(names) - WORKS.keys() - VARIANTS.keys():
         raise SystemExit(f"--only: no {', '.join(sorted(unknown))}; there are {', '.join([*WORKS, *VARIANTS])}")
-    stored = RESULTS / "speed.json"
+    name = "speed" if gpu() is None else "speed_gpu"
+    stored = RESULTS / f"{name}.json"
     before = json.loads(stored.read_text(encoding="utf-8"))["turns"] if stored.is_file() else {}
     rows, details = [], {}
     for work in WORKS:
@@ -87,13 +95,14 @@ def main() -> None:
         "page faults a step", "turns", "cores of others",
     ]  # fmt: skip
     unit = ", CPU seconds" if chosen.cpu_seconds else ""
-    save("speed", f"Training speed: MiniLM in bf16, variants taking turns{unit}", header, rows, turns=details)
+    title = f"Training speed: MiniLM in bf16, variants taking turns{unit}"
+    save(name, title, header, rows, script="speed", turns=details)
     bars = [
         (f"{work}: {one['variant']}", one["ratio"], tuple(one["quartiles"]))
         for work in details
         for one in details[work]
     ]
-    draw("speed", "tokens/s, times the first of each work", bars)
+    draw(name, "tokens/s, times the first of each work", bars)
 
 
 def _measure(work: Work, variants: list[str], *, rounds: int, seconds: float) -> list[dict[str, Any]]:
@@ -118,6 +127,8 @@ def _start(name: str, work: Work, data: Path, scratch: Path) -> Worker:
         threads=threads(),
     )  # fmt: skip
     worker.wait()
+    if name == "ours compiled":
+        worker.steps = 150  # in its first turn all lengths come, and are compiled
     return worker
 
 

@@ -30,7 +30,8 @@ class Gate:
 
     def __init__(self, about: dict[str, Any]) -> None:
         self.orders, self.answers = os.fdopen(about["orders"]), os.fdopen(about["answers"], "w")
-        self.left = self.steps = self.rows = self.tokens = self.squares = 0
+        self.left = self.steps = 0
+        self.lengths: list[Any] = []
         self.work: list[float] = []
         self.seconds = self.cpu = 0.0
         self.faults = 0
@@ -39,10 +40,8 @@ class Gate:
         """Count rows and tokens that a model is given."""
 
         def count(_module: Any, _args: Any, inputs: dict[str, Any]) -> None:
-            lengths = inputs["attention_mask"].sum(-1)
-            self.rows += len(lengths)
-            self.tokens += int(lengths.sum())
-            self.squares += int(lengths.square().sum())
+            # Read when the turn is over: nothing here may wait for a GPU.
+            self.lengths.append(inputs["attention_mask"].sum(-1))
 
         model.register_forward_pre_hook(count, with_kwargs=True)
 
@@ -60,17 +59,23 @@ class Gate:
             def on_step_end(self, *args: Any, **others: Any) -> None:
                 gate.left -= 1
                 if gate.left == 0:
+                    on_gpu = _settled()
+                    seconds, cpu = time.perf_counter() - gate.seconds, time.process_time() - gate.cpu
                     used = resource.getrusage(resource.RUSAGE_SELF)
                     gate.answer(
                         {
-                            "steps": gate.steps, "rows": gate.rows, "tokens": gate.tokens, "squares": gate.squares,
-                            "peak_mb": used.ru_maxrss / 1024, "faults": used.ru_minflt - gate.faults,
-                            "seconds": time.perf_counter() - gate.seconds, "cpu": time.process_time() - gate.cpu,
+                            "steps": gate.steps, "seconds": seconds, "cpu": cpu, **gate.counted(),
+                            "peak_mb": on_gpu or used.ru_maxrss / 1024, "faults": used.ru_minflt - gate.faults,
                         }
                     )  # fmt: skip
                     gate.wait()
 
         return Closing()
+
+    def counted(self) -> dict[str, int]:
+        """Rows, tokens and squares of lengths of this turn."""
+        found = [n for lengths in self.lengths for n in lengths.tolist()]
+        return {"rows": len(found), "tokens": sum(found), "squares": sum(n * n for n in found)}
 
     def answer(self, content: dict[str, float]) -> None:
         self.answers.write(json.dumps(content) + "\n")
@@ -82,15 +87,25 @@ class Gate:
         if not line:
             os._exit(0)
         self.left = self.steps = int(line)
-        self.rows = self.tokens = self.squares = 0
+        self.lengths = []
         self.faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         self.seconds, self.cpu = time.perf_counter(), time.process_time()
+
+
+def _settled() -> float | None:
+    """Wait for the GPU; gives the most MB of it that were in use, None without one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() / 2**20
 
 
 def main() -> None:
     about = json.loads(sys.argv[1])
     gate = Gate(about)
-    (rival if about["train"] is None else ours)(about, gate)
+    (rival if isinstance(about["train"], str) else ours)(about, gate)
 
 
 def ours(about: dict[str, Any], gate: Gate) -> None:
@@ -140,8 +155,10 @@ def built_run(recipe_name: str, settings: Mapping[str, Any], folder: str) -> Any
 
 
 def rival(about: dict[str, Any], gate: Gate) -> None:
-    """run_glue.py --pad_to_max_length False --train_sampling_strategy group_by_length --bf16 --use_cpu."""
-    keep_freed_memory()
+    """run_glue.py --pad_to_max_length False --train_sampling_strategy group_by_length --bf16; or as it comes."""
+    tuned = about["train"] == "tuned"
+    if tuned:
+        keep_freed_memory()
     import torch
     from datasets import Dataset
     from transformers import (
@@ -159,12 +176,14 @@ def rival(about: dict[str, Any], gate: Gate) -> None:
     texts, labels = _rows(about)
     folder = local_folder(resolve(about["checkpoint"]), weights=True)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    encoded = Dataset.from_dict({**tokenizer(texts, truncation=True, max_length=about["max_length"]), "labels": labels})
+    form = tokenizer(texts, truncation=True, max_length=about["max_length"], padding=False if tuned else "max_length")
+    encoded = Dataset.from_dict({**form, "labels": labels})
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=len(set(labels)))
     gate.watch(model.base_model)
     arguments = TrainingArguments(
-        about["folder"], max_steps=STEPS, per_device_train_batch_size=32, learning_rate=5e-5, bf16=True, use_cpu=True,
-        train_sampling_strategy="group_by_length", logging_steps=500, save_strategy="no", report_to="none",
+        about["folder"], max_steps=STEPS, per_device_train_batch_size=32, learning_rate=5e-5, bf16=tuned,
+        use_cpu=not torch.cuda.is_available(), train_sampling_strategy="group_by_length" if tuned else "random",
+        logging_steps=500, save_strategy="no", report_to="none",
         disable_tqdm=True,
     )  # fmt: skip
     Trainer(

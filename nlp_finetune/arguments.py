@@ -96,6 +96,7 @@ def training_arguments(
     micro_batches: int,
     precision: str,
     workers: int,
+    on_cpu: bool = True,
     zero_stage: int | None = None,
 ) -> TrainingArguments:
     """The arguments of both engines; `zero_stage` is DeepSpeed's, where it is in force.
@@ -103,7 +104,6 @@ def training_arguments(
     The whole run is one epoch of `steps` optimizer steps for them: epochs, logging, evaluation and
     saving are decided by the batch plan and our callbacks.
     """
-    import torch
     from transformers import TrainingArguments
 
     settings: dict[str, Any] = {
@@ -120,7 +120,7 @@ def training_arguments(
         "bf16": precision == "bf16" and zero_stage is None,
         "fp16": precision == "fp16",
         # accelerate runs DeepSpeed only where it is not told to use the CPU (`strategy.prepare_deepspeed`).
-        "use_cpu": not torch.accelerator.is_available() and zero_stage is None,
+        "use_cpu": on_cpu and zero_stage is None,
         **({} if zero_stage is None else zero.arguments(zero_stage, precision=precision)),
         "dataloader_num_workers": workers,
         # Parameters without a gradient are found and frozen before the wrap, so DDP need not search, unless some

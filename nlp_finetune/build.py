@@ -107,7 +107,8 @@ def build(
         max_tokens=train.max_tokens, padded=not packed,
     )  # fmt: skip
     average = _average(recipe.average, model, plan)
-    memory = None if coupled is not None else make_memory_guard(plan, runtime)
+    is_whole = coupled is not None or train.compile == "on"
+    memory = None if is_whole else make_memory_guard(plan, runtime)
     callbacks = make_callbacks(
         train, optim, plan, model=model, precision=precision, metric=prepared.metric, folder=folder, runtime=runtime,
         stop=stop, about=about, average=average,
@@ -124,6 +125,7 @@ def build(
     gradual = recipe.freeze.gradual
     work = metering.work_of_rows(prepared, model, rows, collate, training, precision=precision, runtime=runtime)
     thawing = None if gradual is None else make_thawing(model, gradual, plan)
+    compiled = faster.compiled(recipe, task, model, plan, runtime, recomputes=recomputes, has_cache=cache is not None)
     job = Job(
         model=model,
         args=training_arguments(
@@ -134,6 +136,7 @@ def build(
             micro_batches=micro_batches,
             precision=precision,
             workers=scoring.loading_workers(prepared, runtime) if cache is None else 0,
+            on_cpu=runtime.device.type == "cpu",
             zero_stage={"zero2": 2, "zero3": 3}.get(runtime.strategy),
         ),
         train=rows,
@@ -153,7 +156,10 @@ def build(
         make_scheduler=partial(
             make_scheduler, name=optim.schedule, warmup=optim.warmup, power=optim.power, decay=optim.decay
         ),
-        callbacks=[*([] if thawing is None else [thawing]), *_on_weights(recipe, model, compacted), *callbacks.listed],
+        callbacks=[
+            *([] if thawing is None else [thawing]), *compiled, *_on_weights(recipe, model, compacted),
+            *callbacks.listed,
+        ],
         on_gradients=callbacks.on_gradients,
         processor=processor,
     )  # fmt: skip

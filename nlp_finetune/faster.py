@@ -10,12 +10,15 @@ from nlp_finetune.data.lengths import tokens_used
 from nlp_finetune.errors import InputError
 from nlp_finetune.learning.optimizers import DECOUPLED_DECAY, ELEMENTWISE
 from nlp_finetune.models import compact, dropout, first_token, layout, packing, row_attention
+from nlp_finetune.models import compiled as compiling
 from nlp_finetune.recipe import Recipe
 from nlp_finetune.runtime import Runtime, say
 from nlp_finetune.tasks import base
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from nlp_finetune.data.batching import BatchPlan
 
 _WORTH_COMPACTING = 0.9
 """Share of a table's rows that training uses, up to which `auto` trains them alone."""
@@ -187,7 +190,7 @@ def packed(
 def _not_worth_packing(recipe: Recipe, runtime: Runtime) -> str | None:
     """Why `auto` pads: packing is on where it was measured to pay (docs/performance.md)."""
     if runtime.device.type != "cpu":
-        return f"not measured on {runtime.device.type}; train.packing=on tries it"
+        return f"it is slower on {runtime.device.type} (docs/performance.md)"
     return "train.bucket leaves little padding" if recipe.train.bucket else None
 
 
@@ -207,6 +210,52 @@ def channels_last(asked: str, task: base.BaseTask, model: Any, precision: str, r
     layout.arrange(model, channels_last=chosen)
     if chosen:
         say("channels last: convolutions find the channels of a pixel side by side, which is faster; saved as always")
+
+
+def compiled(
+    recipe: Recipe,
+    task: base.BaseTask,
+    model: Any,
+    plan: BatchPlan,
+    runtime: Runtime,
+    *,
+    recomputes: bool,
+    has_cache: bool,
+) -> list[compiling.OwnGradients]:
+    """Let torch compile the backbone where that is asked for; gives callbacks that training needs then.
+
+    The model is changed in place. Raises `InputError` where it can't be.
+    """
+    if recipe.train.compile == "off":
+        return []
+    regularize = recipe.regularize
+    reasons = {
+        f"{runtime.strategy} gathers weights by block": runtime.strategy not in _WHOLE_WEIGHTS,
+        "regularize.r_drop and adversarial run the model twice a step": bool(
+            regularize.r_drop or regularize.adversarial
+        ),
+        "the model runs several times a step (task.name embedding)": recipe.task.name == "embedding",
+        "freeze.gradual changes what trains": recipe.freeze.gradual is not None,
+        "blocks are computed again to save memory (train.gradient_checkpointing)": recomputes,
+        "frozen layers are computed once (freeze.cache)": has_cache,
+        "there is no C++ compiler (g++) on this machine": compiling.compiler() is None,
+    }
+    reason = next((why for why, holds in reasons.items() if holds), None)
+    try:
+        if reason is None:
+            compiling.Compiled(model, longest=max(plan.lengths), say=say)
+    except packing.NotPackableError as error:
+        reason = str(error)
+    if reason is not None:
+        raise InputError(f"train.compile on: {reason}. Leave one of them off.")
+    on_gpu = runtime.device.type == "cuda"
+    even = plan.batch_size % (plan.micro_batches * plan.processes) == 0
+    say(
+        "compile: each shape of a micro batch when it first comes"
+        + (", replayed as one graph" if on_gpu else "")
+        + ("" if even else "; micro batches with a row less run as they are")
+    )
+    return [compiling.OwnGradients()] if on_gpu else []
 
 
 def check_budget(recipe: Recipe, task: base.BaseTask, lengths: Sequence[int]) -> None:

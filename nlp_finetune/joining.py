@@ -53,7 +53,8 @@ def start(*, threads: int | str = "auto", timeout_s: float | None = None) -> Run
 
     strategy = strategies.asked(os.environ)
     reshard = strategies.take_fsdp(os.environ) if strategy == "fsdp" else True
-    on_cpu = not torch.accelerator.is_available()
+    # `accelerate launch --cpu` means it on a machine with GPUs, too.
+    on_cpu = not torch.accelerator.is_available() or strategies.is_on(os.environ, "ACCELERATE_USE_CPU")
     strategies.check_possible(os.environ, has_accelerator=not on_cpu)
     if strategy in DEEPSPEED:
         strategies.prepare_deepspeed(os.environ, has_accelerator=not on_cpu)

@@ -44,6 +44,7 @@ def work_of_rows(
     order = np.argsort(np.asarray(lengths), kind="stable")
     chosen = np.unique(order[np.linspace(0, len(order) - 1, _COUNTED_ROWS).astype(int)]).tolist()
     one = torch.ones((), device=runtime.device)
+    model.to(runtime.device)
     try:
         counted = []
         for row in chosen:

@@ -41,11 +41,11 @@ def asked(environment: Mapping[str, str]) -> Strategy:
     and started one.
     """
     for variable, name in _UNSUPPORTED.items():
-        if _is_on(environment, variable):
+        if is_on(environment, variable):
             raise InputError(f"{name} was asked for, and neither engine supports it. {_CONFIGURATIONS}")
-    if _is_on(environment, "ACCELERATE_USE_DEEPSPEED"):
+    if is_on(environment, "ACCELERATE_USE_DEEPSPEED"):
         return _zero(environment)
-    if _is_on(environment, "ACCELERATE_USE_FSDP"):
+    if is_on(environment, "ACCELERATE_USE_FSDP"):
         if environment.get("FSDP_VERSION", "1") != "2":
             raise InputError("FSDP version 1 was asked for; set `fsdp_version: 2`, as in accelerate_configs/fsdp.yaml.")
         return "fsdp"
@@ -78,7 +78,7 @@ def _zero(environment: Mapping[str, str]) -> Strategy:
         value = environment.get(variable, "")
         if value not in _NOT_OFFLOADED:
             raise InputError(f"{name} {value}: not supported; take it out. {_CONFIGURATIONS}")
-    if _is_on(environment, "ACCELERATE_DEEPSPEED_ZERO3_INIT"):
+    if is_on(environment, "ACCELERATE_DEEPSPEED_ZERO3_INIT"):
         raise InputError("zero3_init_flag: models are loaded whole, then shared out; set it to false.")
     if "RANK" not in environment:
         raise InputError("DeepSpeed was asked for without a launcher: start with accelerate launch or torchrun.")
@@ -122,7 +122,7 @@ def take_fsdp(environment: MutableMapping[str, str]) -> bool:
     run DDP on a CPU. Raises `InputError` for a setting that would be ignored.
     """
     for variable, name in _FSDP_REFUSED.items():
-        if _is_on(environment, variable):
+        if is_on(environment, variable):
             raise InputError(f"{name}: not supported; set it to false. {_CONFIGURATIONS}")
     if environment.get("FSDP_TRANSFORMER_CLS_TO_WRAP"):
         raise InputError("fsdp_transformer_layer_cls_to_wrap: blocks are found by structure; take it out.")
@@ -141,7 +141,7 @@ def check_possible(environment: Mapping[str, str], *, has_accelerator: bool) -> 
 
 def _wants_gpu(environment: Mapping[str, str]) -> bool:
     """Whether accelerate's configuration named GPUs."""
-    launched = "ACCELERATE_MIXED_PRECISION" in environment and not _is_on(environment, "ACCELERATE_USE_CPU")
+    launched = "ACCELERATE_MIXED_PRECISION" in environment and not is_on(environment, "ACCELERATE_USE_CPU")
     return launched and environment.get("CUDA_VISIBLE_DEVICES", "")[:1].isdigit()
 
 
@@ -170,5 +170,5 @@ def describe(strategy: Strategy, *, processes: int, machines: int, device: str, 
     return f"strategy: {what}; {where}, on {device} ({backend})"
 
 
-def _is_on(environment: Mapping[str, str], variable: str) -> bool:
+def is_on(environment: Mapping[str, str], variable: str) -> bool:
     return environment.get(variable, "false").lower() in ("true", "1")

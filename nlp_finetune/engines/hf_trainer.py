@@ -64,7 +64,8 @@ class JobTrainer(Trainer):  # type: ignore[misc]
     ) -> tuple[list[Batch], torch.Tensor]:
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         parts = [part for batch in batches for part in _parts(batch)]
-        items = torch.tensor(sum(map(self.job.count_items, parts)), device=device)
+        # Filled where it is: a number copied from here would make the step wait for the device.
+        items = torch.full((), sum(map(self.job.count_items, parts)), device=device)
         self.micro_batches.begin(self.state.global_step)
         return batches, self.accelerator.reduce(items, "sum")
 

@@ -92,7 +92,8 @@ class Loop:
     def _step(self, window: list[Batch]) -> None:
         """One optimizer step over the micro batches of this process."""
         self._fire("on_step_begin")
-        items = torch.tensor(sum(map(self.job.count_items, window)), device=self.accelerator.device)
+        # Filled where it is: a number copied from here would make the step wait for the device.
+        items = torch.full((), sum(map(self.job.count_items, window)), device=self.accelerator.device)
         items = self.accelerator.reduce(items, "sum")
         self.micro_batches.begin(self.state.global_step)
         for position, batch in enumerate(window):

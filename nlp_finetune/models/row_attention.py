@@ -86,7 +86,10 @@ def attention(
     if rows is None:
         return _attend(query, key, value, attention_mask, dropout, scaling, drop).transpose(1, 2), None
     causal = bool(getattr(module, "is_causal", False) if is_causal is None else is_causal)
-    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and not dropout:
+    in_half = query.is_cuda and query.dtype in (torch.float16, torch.bfloat16)
+    if in_half and dropout and sliding_window is None:
+        return _flash_with_dropout(query, key, value, rows, scaling, causal, dropout), None
+    if in_half and not dropout:
         return _flash(query, key, value, rows, scaling, causal, sliding_window), None
     flat = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]  # [tokens, heads, width]
     found = []
@@ -132,6 +135,27 @@ def _flash(
     ends, longest = rows.ends, rows.lengths[0]
     found: Any = varlen_attn(q, k, v, ends, ends, longest, longest, scale=scaling, window_size=window_size)
     attended: Tensor = found[None]
+    return attended
+
+
+def _flash_with_dropout(
+    query: Tensor, key: Tensor, value: Tensor, rows: Rows, scaling: float | None, causal: bool, dropout: float
+) -> Tensor:
+    """The same with dropout, which torch has for nested tensors; it has no window of tokens."""
+
+    def by_row(tensor: Tensor) -> Tensor:
+        shortest, longest = rows.lengths[-1], rows.lengths[0]
+        values = tensor[0].transpose(0, 1)
+        offsets = rows.ends.long()
+        nested: Tensor = torch.nested.nested_tensor_from_jagged(
+            values, offsets, min_seqlen=shortest, max_seqlen=longest
+        )
+        return nested.transpose(1, 2)
+
+    found: Any = F.scaled_dot_product_attention(
+        by_row(query), by_row(key), by_row(value), dropout_p=dropout, is_causal=causal, scale=scaling
+    )
+    attended: Tensor = found.transpose(1, 2).values()[None]
     return attended
 
 

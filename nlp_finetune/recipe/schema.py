@@ -251,6 +251,11 @@ class Train(Section):
         default="auto",
         description="Compute the last block for the first token alone where the head reads no other; `auto`: on a CPU.",
     )
+    compile: Literal["on", "off"] = Field(
+        default="off",
+        description="Let torch compile the model for training, and on a GPU replay each pass as one graph: minutes "
+        "once, for small kernels that a GPU waits for.",
+    )
     bucket: bool = Field(default=True, description="Whether rows of like length share a batch, which saves padding.")
     report_to: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(
         default_factory=list,
@@ -268,6 +273,14 @@ class Train(Section):
             return [("max_tokens", "cuts a step by tokens: leave train.micro_batch_size at auto")]
         if self.packing == "on" and self.gradient_checkpointing == "on":
             return [("packing", "blocks of packed rows cannot be computed again: leave gradient_checkpointing at auto")]
+        if self.compile == "on":
+            many = "shapes have to be few where they are compiled"
+            if self.packing == "on":
+                return [("compile", f"not together with train.packing: {many}")]
+            if self.max_tokens is not None:
+                return [("compile", f"not together with train.max_tokens: {many}")]
+            if self.gradient_checkpointing == "on":
+                return [("compile", "not together with train.gradient_checkpointing: choose one")]
         if self.micro_batch_size != "auto" and self.micro_batch_size > self.batch_size:
             return [("micro_batch_size", f"larger than train.batch_size, which is {self.batch_size}")]
         if self.on_divergence == "stop" and self.max_rollbacks != type(self).model_fields["max_rollbacks"].default:

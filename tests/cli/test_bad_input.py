@@ -202,7 +202,7 @@ FINE: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
         "UTF-16",
     ),
     "a compressed file": (
-        lambda f: (f / "d.csv.gz").write_bytes(gzip.compress(LABELS.encode())) and None,
+        lambda f: (f / "d.csv.gz").write_bytes(gzip.compress(LABELS.encode(), mtime=0)) and None,
         ["data.source=d.csv.gz"],
         "2 classes",
     ),

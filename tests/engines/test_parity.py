@@ -290,6 +290,14 @@ def test_a_run_with_a_last_block_for_first_tokens_goes_on_where_it_stopped(engin
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
+@pytest.mark.parametrize(("engine", "adapter"), [("trainer", "lora"), ("accelerate", None)])
+def test_a_compiled_run_is_the_plain_one(engine: str, adapter: str | None) -> None:
+    settings = Settings(engine=engine, adapter=adapter, micro_batches=2)
+    assert_same_trajectory(run(settings), run(replace(settings, compiled=True)), tolerance=2e-5)
+
+
+@pytest.mark.slow
 def test_two_processes_train_without_padding_as_one(tmp_path: Path) -> None:
     settings = Settings(packed=True, micro_batches=3)
     two = run_in_processes(replace(settings, processes=2), tmp_path)

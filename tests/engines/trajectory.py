@@ -64,6 +64,7 @@ from nlp_finetune.models import (
     zero,
 )
 from nlp_finetune.models.compact import DecayOfTheRest, compact
+from nlp_finetune.models.compiled import Compiled, OwnGradients
 from nlp_finetune.models.dropout import put_fast_dropout
 from nlp_finetune.models.first_token import FirstTokenOnly
 from nlp_finetune.runs.saving import Checkpoints
@@ -110,6 +111,11 @@ class Settings:
     packed: bool = False
     first_token_only: bool = False
     fast_dropout: bool = False
+    compiled: bool = False
+    gpu: bool = False
+    precision: str = "fp32"
+    may_wait: bool = True
+    """Whether the steps that are not logged may wait for the GPU."""
     max_grad_norm: float = 1.0
 
 
@@ -157,6 +163,8 @@ def build_job(settings: Settings, folder: str) -> Job:
         add_noise(model, alpha=5.0)
     if settings.recomputes:
         recomputing.turn_on(model)
+    if settings.gpu:
+        model.cuda()
     plan = BatchPlan(
         [len(row["input_ids"]) for row in _rows(settings)],
         settings.batch_size,
@@ -168,7 +176,7 @@ def build_job(settings: Settings, folder: str) -> Job:
         max_tokens=settings.max_tokens,
     )
     mixing = Mixing(plan.lengths, 5, mixup=1.0) if settings.regularizer == "mixup" else None
-    flow = Flow(plan, log_every=1, eval_every=2, save_every=None)
+    flow = Flow(plan, log_every=1 if settings.may_wait else 4, eval_every=2, save_every=None)
     callbacks: list[Any] = [flow, RankSeed(3, rank=_connect(settings).process_index)]
     if settings.clip_by_value is not None:
         callbacks.append(ClipByValue(settings.clip_by_value))
@@ -184,10 +192,15 @@ def build_job(settings: Settings, folder: str) -> Job:
         sharding.shard(
             model, device=torch.device("cpu"), processes=settings.processes, reshard=True, say=lambda _: None
         )
+    if settings.compiled:
+        Compiled(model, longest=max(plan.lengths), say=lambda _: None)
+        callbacks += [OwnGradients()] if settings.gpu else []
     health = Health(
         groups.trained_groups(model), groups.head_of(model), due=flow.logs, gather=_gather if settings.sharded else None
     )
     callbacks += [health, _Lines(health)]
+    if not settings.may_wait:
+        callbacks = [_Waiting(flow, "default"), *callbacks, _Waiting(flow, "error")]
     objective, memory = _objective(settings), None
     if settings.runs_out is not None:
         agree = None if settings.processes == 1 else lambda flag: any(_gather(flag))
@@ -212,7 +225,9 @@ def build_job(settings: Settings, folder: str) -> Job:
             per_device_train_batch_size=settings.batch_size,
             gradient_accumulation_steps=settings.micro_batches,
             max_grad_norm=settings.max_grad_norm if settings.clip_by_value is None else 0.0,
-            use_cpu=settings.zero is None,
+            use_cpu=settings.zero is None and not settings.gpu,
+            bf16=settings.precision == "bf16",
+            logging_nan_inf_filter=False,
             **({} if settings.zero is None else zero.arguments(settings.zero, precision="fp32")),
             eval_strategy="no",
             save_strategy="no",
@@ -240,7 +255,7 @@ def build_job(settings: Settings, folder: str) -> Job:
 
 def _connect(settings: Settings) -> PartialState:
     if settings.zero is None:
-        return PartialState(cpu=True)
+        return PartialState(cpu=not settings.gpu)
     strategy.prepare_deepspeed(os.environ, has_accelerator=False)
     return PartialState(backend="gloo")
 
@@ -251,6 +266,21 @@ def _checkpoints(flow: Flow, folder: Path, settings: Settings) -> Checkpoints:
     runtime = Runtime(state.process_index, settings.processes, state.process_index, 1, torch.device("cpu"), 1)
     flow.save_every = settings.save_at
     return Checkpoints(folder.parent, clock=flow, stateful=[], keep=9, runtime=runtime, watch=Stopwatch(), about={})
+
+
+class _Waiting(TrainerCallback):
+    """Lets torch raise where the program waits for the GPU in a step that is not logged, warmed up before."""
+
+    def __init__(self, flow: Flow, mode: str) -> None:
+        self.flow, self.mode = flow, mode
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.mode == "error" and state.global_step > 24 and not self.flow.logs(state.global_step + 1):
+            torch.cuda.set_sync_debug_mode("error")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.mode == "default" and torch.cuda.is_available():
+            torch.cuda.set_sync_debug_mode("default")
 
 
 class _Lines(TrainerCallback):
