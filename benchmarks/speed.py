@@ -47,6 +47,7 @@ VARIANTS: dict[str, dict[str, str] | str] = {
     "ours packed": {"packing": "on"},
     "ours compiled": {"compile": "on"},
     "LoRA of rank 8": {"lora.rank": "8"},
+    "LoRA of rank 8 without dropout": {"lora.rank": "8", "lora.dropout": "0"},
     "LoRA of rank 8 on query and value": {"lora.rank": "8", "lora.targets": "[query, value]"},
 }
 """Settings of `train` by variant, or of any section by their whole names; a word is a rival, which trains all weights.
@@ -85,11 +86,12 @@ def main() -> None:
     before = json.loads(stored.read_text(encoding="utf-8"))["turns"] if stored.is_file() else {}
     rows, details = [], {}
     for work in WORKS:
+        measured: list[dict[str, Any]] = []
         if work in works:
-            details[work] = _measure(WORKS[work], variants, rounds=chosen.rounds, seconds=chosen.seconds)
-        elif work in before:  # stays as it was measured
-            details[work] = before[work]
-        rows += [[WORKS[work].title, *_cells(one)] for one in details.get(work, [])]
+            measured = _measure(WORKS[work], variants, rounds=chosen.rounds, seconds=chosen.seconds)
+        found = {one["variant"]: one for one in [*before.get(work, []), *measured]}  # others stay as they were
+        details[work] = [found[variant] for variant in VARIANTS if variant in found]
+        rows += [[WORKS[work].title, *_cells(one)] for one in details[work]]
     header = [
         "work", "variant", "tokens/s", "rows/s", f"times {variants[0]}, median", "quartiles", "peak MB",
         "page faults a step", "turns", "cores of others",

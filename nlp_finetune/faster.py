@@ -190,7 +190,7 @@ def packed(
 def _not_worth_packing(recipe: Recipe, runtime: Runtime) -> str | None:
     """Why `auto` pads: packing is on where it was measured to pay (docs/performance.md)."""
     if runtime.device.type != "cpu":
-        return f"it is slower on {runtime.device.type} (docs/performance.md)"
+        return f"on {runtime.device.type} it pays for some models and not for others; train.packing=on tries it"
     return "train.bucket leaves little padding" if recipe.train.bucket else None
 
 
@@ -234,7 +234,7 @@ def compiled(
         "regularize.r_drop and adversarial run the model twice a step": bool(
             regularize.r_drop or regularize.adversarial
         ),
-        "the model runs several times a step (task.name embedding)": recipe.task.name == "embedding",
+        "text_embedding runs the model several times a step": recipe.task.name == "text_embedding",
         "freeze.gradual changes what trains": recipe.freeze.gradual is not None,
         "blocks are computed again to save memory (train.gradient_checkpointing)": recomputes,
         "frozen layers are computed once (freeze.cache)": has_cache,

@@ -1,10 +1,12 @@
 """What makes training faster is refused by name where a model can't have it, and left off where it is not asked for."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from nlp_finetune import faster
+from nlp_finetune.data.batching import BatchPlan
 from nlp_finetune.errors import InputError
 from nlp_finetune.learning.losses import build_loss
 from nlp_finetune.recipe import Recipe, load
@@ -78,3 +80,63 @@ def test_a_last_block_for_first_tokens_is_refused_where_the_head_reads_others() 
 def test_auto_computes_the_last_block_for_first_tokens_where_the_head_reads_no_other() -> None:
     assert cuts(recipe(), make("bert", "text_classification"))
     assert not cuts(recipe("train.first_token_only=off"), make("bert", "text_classification"))
+
+
+def compile_it(settings: Recipe, *, strategy: str = "single", has_cache: bool = False, kind: str = "bert") -> Any:
+    import torch
+
+    here = replace(Runtime(0, 1, 0, 1, torch.device("cpu"), 1), strategy=strategy)
+    setting = make(kind, "seq2seq" if kind == "bart" else "text_classification")
+    plan = BatchPlan([4] * 8, 4, 2, seed=1)
+    return faster.compiled(
+        settings, setting.task, setting.model, plan, here, recomputes=False, has_cache=has_cache
+    ), setting.model
+
+
+def test_nothing_is_compiled_that_was_not_asked_for() -> None:
+    callbacks, model = compile_it(recipe())
+    assert callbacks == []
+    assert "forward" not in vars(model.base_model)
+
+
+def test_the_backbone_alone_is_compiled() -> None:
+    _, model = compile_it(recipe("train.compile=on"))
+    assert "forward" in vars(model.base_model)
+    assert "forward" not in vars(model)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "how", "reason"),
+    [
+        ((), {"strategy": "fsdp"}, "fsdp gathers weights by block"),
+        ((), {"has_cache": True}, "frozen layers are computed once"),
+        ((), {"kind": "bart"}, "an encoder and a decoder have rows of two kinds"),
+        (("regularize.r_drop=1",), {}, "run the model twice a step"),
+        (("regularize.adversarial=1",), {}, "run the model twice a step"),
+        (("freeze.gradual=epoch",), {}, "changes what trains"),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused_with_the_reason(
+    overrides: tuple[str, ...], how: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(InputError, match=f"train.compile on: .*{reason}"):
+        compile_it(recipe("train.compile=on", *overrides), **how)
+
+
+def test_a_model_that_runs_several_times_a_step_is_not_compiled() -> None:
+    with pytest.raises(InputError, match="text_embedding runs the model several times a step"):
+        compile_it(recipe("train.compile=on", name="embedding"))
+
+
+def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match="there is no C\\+\\+ compiler"):
+        compile_it(recipe("train.compile=on"))
+
+
+@pytest.mark.parametrize(
+    "other", ["train.packing=on", "train.max_tokens=64", "train.gradient_checkpointing=on"], ids=lambda text: text
+)
+def test_a_recipe_does_not_compile_what_has_many_shapes(other: str) -> None:
+    with pytest.raises(InputError, match=r"compile: not together with train\."):
+        recipe("train.compile=on", other)

@@ -27,6 +27,24 @@ def test_downloads_show_a_bar_and_loading_does_not() -> None:
     assert done.stdout.strip() == "(False, False) True False"
 
 
+def test_a_launcher_that_asks_for_the_cpu_gets_it_beside_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "import accelerate, torch\n"
+        "from nlp_finetune import joining\n"
+        "class Asked(accelerate.PartialState):\n"
+        "    def __init__(self, cpu=False, **how):\n"
+        "        print(cpu)\n"
+        "        super().__init__(cpu=cpu, **how)\n"
+        "accelerate.PartialState = Asked\n"
+        "torch.accelerator.is_available = lambda: True\n"
+        "joining.start()"
+    )
+    for asked in ("true", "false"):
+        monkeypatch.setenv("ACCELERATE_USE_CPU", asked)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+        assert done.stdout.strip() == str(asked == "true")
+
+
 ALONE = """
 import sys, time
 from nlp_finetune import joining

@@ -40,6 +40,8 @@ _TASK_TYPES = {
 }
 """peft's name for what a model does, where the class it then takes passes all inputs on."""
 _LINEAR_ONLY = ("pissa", "vera")
+_CASTS_NOTHING = ("lora", "rslora", "pissa")
+"""Methods whose products autocast brings to one type anyway: peft's own cast of all inputs to fp32 is left out."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,10 @@ def add(
         adapted = PeftModel(model, config, low_cpu_mem_usage=on_meta)
     _check_wrapped(adapted, whole)
     adapted.base = base
+    if method in _CASTS_NOTHING:
+        for layer in adapted.modules():
+            if hasattr(layer, "cast_input_dtype_enabled"):
+                layer.cast_input_dtype_enabled = False
     if method == "pissa" and not on_meta:
         adapted.initial = {name: tensor.detach().cpu().clone() for name, tensor in _state(adapted).items()}
     say(_describe(adapted, names, whole, method=method, rank=None if method == "ia3" else rank))

@@ -333,3 +333,29 @@ def test_a_model_without_memory_takes_adapters_too() -> None:
     assert 0 < groups["bert.encoder.layer.0"] < 0.5
     assert groups["classifier"] == 1
     assert any(isinstance(part, ModulesToSaveWrapper) for part in model.modules())
+
+
+@pytest.mark.parametrize("method", ["lora", "rslora"])
+def test_in_bf16_inputs_of_adapters_are_not_made_larger_and_results_are_the_same(method: str) -> None:
+    def gradients(*, casts: bool) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        model = adapters.add(
+            build("bert", DEFAULTS["auto_class"]), **{**DEFAULTS, "method": method, "dropout": 0.0},
+            base=adapters.Base("bert"), say=lambda _: None,
+        )  # fmt: skip
+        given: list[torch.dtype] = []
+        for name, layer in model.named_modules():
+            if hasattr(layer, "cast_input_dtype_enabled"):
+                layer.cast_input_dtype_enabled |= casts
+            if ".lora_A." in name:
+                layer.register_forward_pre_hook(lambda _module, values: given.append(values[0].dtype))
+            if ".lora_B." in name:
+                torch.nn.init.normal_(layer.weight)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(**inputs("bert", DEFAULTS["auto_class"])).logits.float().square().sum()
+        loss.backward()
+        assert (torch.bfloat16 in given) is not casts
+        return [loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)]
+
+    for one, other in zip(gradients(casts=False), gradients(casts=True), strict=True):
+        assert torch.equal(one, other)
