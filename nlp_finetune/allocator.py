@@ -39,6 +39,17 @@ def keep_freed_memory() -> str | None:
     return None if all(told) else "glibc refuses the settings"
 
 
+def give_back() -> None:
+    """Return to the system what is free, wherever it lies (glibc's `malloc_trim`)."""
+    ctypes.CDLL(None).malloc_trim(0)
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 class _Symbol(ctypes.Structure):
     """Dl_info of dlfcn.h."""
 

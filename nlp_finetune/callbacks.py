@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from nlp_finetune import allocator, joining
 from nlp_finetune.data.batching import BatchPlan
 from nlp_finetune.learning.averaging import WeightAverage
 from nlp_finetune.learning.divergence import FiniteWatch, Rollbacks
+from nlp_finetune.learning.excess_memory import ExcessMemory
 from nlp_finetune.learning.flow import Flow, RankSeed, Requests
 from nlp_finetune.learning.health import Doctor, Health
 from nlp_finetune.learning.out_of_memory import MemoryGuard
@@ -142,6 +144,8 @@ def make_callbacks(
     health = make_health(model, flow, runtime)
     callbacks: list[Any] = [flow, seed, stopwatch, requests, watch, health]
     callbacks += [*averages, best]
+    if runtime.device.type == "cpu" and joining.keeps_freed_memory():
+        callbacks.append(ExcessMemory(resident=allocator.resident, give_back=allocator.give_back))
     if optim.schedule == "plateau":
         plateau = ReduceOnPlateau(patience=optim.plateau_patience, factor=optim.plateau_factor, say=say)
         stateful.append(plateau)

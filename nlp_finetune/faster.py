@@ -234,7 +234,7 @@ def compiled(
         "regularize.r_drop and adversarial run the model twice a step": bool(
             regularize.r_drop or regularize.adversarial
         ),
-        "text_embedding runs the model several times a step": recipe.task.name == "text_embedding",
+        "the task runs the model several times a step": not task.runs_once,
         "freeze.gradual changes what trains": recipe.freeze.gradual is not None,
         "blocks are computed again to save memory (train.gradient_checkpointing)": recomputes,
         "frozen layers are computed once (freeze.cache)": has_cache,

@@ -84,7 +84,7 @@ def start(*, threads: int | str = "auto", timeout_s: float | None = None) -> Run
         logger.setLevel(logging.WARNING)
     _show_downloads_only(on=state.process_index == 0)
     if state.device.type == "cpu":
-        _keep_freed_memory()
+        keeps_freed_memory()
     on_gpus = state.num_processes > 1 and state.device.type != "cpu"
     return Runtime(
         control_group=torch.distributed.new_group(backend="gloo", timeout=timeout) if on_gpus else None,
@@ -102,12 +102,14 @@ def start(*, threads: int | str = "auto", timeout_s: float | None = None) -> Run
 
 
 @functools.cache
-def _keep_freed_memory() -> None:
+def keeps_freed_memory() -> bool:
+    """Let this process keep what it frees, once; gives whether it does."""
     reason = allocator.keep_freed_memory()
     if reason is None:
         logger.info("memory: what a step frees is kept for the next one")
     else:
         logger.debug("memory that a step frees is not kept: %s", reason)
+    return reason is None
 
 
 @functools.cache

@@ -77,6 +77,8 @@ class BaseTask(ABC):
     """Rows that a micro batch must have where they are coupled, or there is nothing to learn."""
     couples_rows: ClassVar[str | None] = None
     """Why results depend on the cut into micro batches (in-batch negatives, say); None if they do not."""
+    runs_once: ClassVar[bool] = True
+    """Whether a micro batch is one pass of the model: bi-encoders pass once for each side of a pair."""
 
     images: ClassVar[bool] = False
     """Whether rows are images: folders of image files are data, `predict` takes `--image`, no tokens are counted."""

@@ -65,6 +65,7 @@ class Task(BaseTask):
 
     Options: ClassVar[type[TaskOptions]] = TextEmbeddingOptions
     auto_class: ClassVar[str] = "AutoModel"
+    runs_once: ClassVar[bool] = False
     changeable_texts = text_pairs.SIDES
     options: TextEmbeddingOptions
 

@@ -1,0 +1,33 @@
+"""Memory that the process keeps and does not need is given back between two steps, before it adds up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+_EXCESS = 1.25
+"""How many times what a step needs may be resident."""
+
+
+class ExcessMemory(TrainerCallback):  # type: ignore[misc]
+    """Gives free memory back to the system where much more is resident than a step needs.
+
+    Tensors of ever other sizes leave gaps in memory that is kept for the next step, and what lies between them grows.
+    What a step needs is resident after the first one, and after each that begins with nothing to spare.
+    `resident()` gives bytes, `give_back()` returns what is free.
+    """
+
+    def __init__(self, *, resident: Callable[[], int], give_back: Callable[[], None]) -> None:
+        self.resident = resident
+        self.give_back = give_back
+        self._needed = 0
+        self._is_fresh = True
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        now = self.resident()
+        if self._is_fresh:
+            self._needed = max(self._needed, now)
+        self._is_fresh = now > _EXCESS * self._needed
+        if self._is_fresh:
+            self.give_back()
