@@ -24,7 +24,15 @@ class ExcessMemory(TrainerCallback):  # type: ignore[misc]
         self._needed = 0
         self._is_fresh = True
 
+    def on_substep_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        self._look()
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        self._look()
+
+    def _look(self) -> None:
         now = self.resident()
         if self._is_fresh:
             self._needed = max(self._needed, now)
