@@ -57,7 +57,7 @@ class PrefixCache:
     def figures(self) -> dict[str, Any]:
         """What it was, for `metrics.json`: seconds are those of this start."""
         size = sum(shortcut.states.megabytes for shortcut in self.shortcuts.values())
-        return {"blocks": self.prefix.blocks, "megabytes": round(size, 1), "seconds": round(self.seconds, 2)}
+        return {"blocks": self.prefix.blocks, "megabytes": round(size, 1), "seconds": round(self.seconds, 4)}
 
 
 def make(

@@ -108,7 +108,9 @@ def test_the_curve_says_what_each_stage_brought_and_cost(folder: Path) -> None:
     assert [row["parameters"] for row in curve] == sorted(row["parameters"] for row in curve)
     assert curve[-1]["parameters"] == parts[-1]["train"]["total_parameters"]
     assert all(row["seconds"] >= part["train"]["seconds"] for row, part in zip(curve, parts, strict=True))
-    assert [row["cache_seconds"] > 0 for row in curve] == [True, True, False, False]
+    caches = [part["train"].get("frozen_cache") for part in parts]
+    assert [cache is not None for cache in caches] == [True, True, False, False]
+    assert [row["cache_seconds"] for row in curve] == [0.0 if cache is None else cache["seconds"] for cache in caches]
     with (folder / "run/stages.csv").open() as stream:
         assert [float(row["score"]) for row in csv.DictReader(stream)] == [row["score"] for row in curve]
     assert '<h2 id="stages">Stages</h2>' in (folder / "run/report.html").read_text("utf-8")
