@@ -144,7 +144,8 @@ def make_callbacks(
     health = make_health(model, flow, runtime)
     callbacks: list[Any] = [flow, seed, stopwatch, requests, watch, health]
     callbacks += [*averages, best]
-    if runtime.device.type == "cpu" and joining.keeps_freed_memory():
+    # Micro batches of a budget need about as much each; of others a large one would be taken for excess.
+    if plan.max_tokens is not None and runtime.device.type == "cpu" and joining.keeps_freed_memory():
         callbacks.append(ExcessMemory(resident=allocator.resident, give_back=allocator.give_back))
     if optim.schedule == "plateau":
         plateau = ReduceOnPlateau(patience=optim.plateau_patience, factor=optim.plateau_factor, say=say)

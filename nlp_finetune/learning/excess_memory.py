@@ -13,8 +13,9 @@ _EXCESS = 1.25
 class ExcessMemory(TrainerCallback):  # type: ignore[misc]
     """Gives free memory back to the system where much more is resident than a step needs.
 
-    Tensors of ever other sizes leave gaps in memory that is kept for the next step, and what lies between them grows.
-    What a step needs is resident after the first one, and after each that begins with nothing to spare.
+    For micro batches that need about as much each: tensors of ever other sizes leave gaps in memory that is kept, and
+    what lies between them grows. What one needs is resident after the first, and after each that begins with nothing
+    to spare.
     `resident()` gives bytes, `give_back()` returns what is free.
     """
 
