@@ -96,7 +96,7 @@ def training_arguments(
     micro_batches: int,
     precision: str,
     workers: int,
-    on_cpu: bool = True,
+    on_cpu: bool,
     zero_stage: int | None = None,
 ) -> TrainingArguments:
     """The arguments of both engines; `zero_stage` is DeepSpeed's, where it is in force.

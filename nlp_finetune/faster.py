@@ -247,7 +247,7 @@ def compiled(
     except packing.NotPackableError as error:
         reason = str(error)
     if reason is not None:
-        raise InputError(f"train.compile on: {reason}. Leave one of them off.")
+        raise InputError(f"train.compile on: {reason}. Leave train.compile off.")
     on_gpu = runtime.device.type == "cuda"
     even = plan.batch_size % (plan.micro_batches * plan.processes) == 0
     say(

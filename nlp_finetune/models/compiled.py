@@ -72,7 +72,9 @@ class Compiled:
         padded = self.padded_length(length) if is_text else 0
         if padded not in self.seen:
             self.seen.add(padded)
-            self.say(f"compile: {self.rows} rows" + (f" of {padded} tokens" if padded else "") + ", once")
+            self.say(
+                f"compile: {self.rows} rows" + (f" of {padded} tokens" if padded else "") + "; it takes a while, once"
+            )
         if self.on_gpu:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         try:

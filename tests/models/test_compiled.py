@@ -81,7 +81,7 @@ def test_each_shape_is_announced_once_and_batches_with_fewer_rows_run_as_they_ar
     for rows, length in ((4, 5), (4, 9), (3, 9), (4, 30)):
         model(**batch(rows, length))
     assert uncompiled == [(4, 16), (4, 16), (4, 32)]
-    assert said == ["compile: 4 rows of 16 tokens, once", "compile: 4 rows of 32 tokens, once"]
+    assert said == [f"compile: 4 rows of {tokens} tokens; it takes a while, once" for tokens in (16, 32)]
 
 
 def test_evaluation_runs_as_ever(uncompiled: list[tuple[int, ...]]) -> None:
