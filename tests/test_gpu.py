@@ -12,6 +12,7 @@ import torch
 
 from nlp_finetune.models import row_attention
 from nlp_finetune.models.rows import Rows
+from nlp_finetune.runs.peaks import peak_tflops
 from tests import command_line
 from tests.engines.test_parity import assert_same_trajectory
 from tests.engines.trajectory import Settings
@@ -91,7 +92,8 @@ def test_demos_train_on_a_gpu(recipe: str, setting: str, tmp_path: Path) -> None
     assert "on cuda" in done.stderr
     figures = json.loads((tmp_path / "run" / "metrics.json").read_text())["train"]
     assert figures["peak_memory_mb"] > 0
-    assert 0 < figures["model_flops_utilization"] < 1
+    is_known = peak_tflops(torch.cuda.get_device_name(), figures["precision"]) is not None
+    assert ("model_flops_utilization" in figures) == is_known
 
 
 @pytest.mark.parametrize("causal", [False, True])
